@@ -1,0 +1,8 @@
+//! CPU kernels of taskweave: slices and shape structs in, slices out.
+//!
+//! Activations are stored in *lanes*: sixteen images ride in one vector, `[N/16][features][16]`
+//! (see [`lanes`]). Every kernel takes an [`InstructionSet`](dispatch::InstructionSet), runs the
+//! same generic code on it, and has a plain reference in [`naive`] that the property tests hold it to.
+#![allow(unsafe_code)]
+
+pub mod buffer;

@@ -1,0 +1,3 @@
+//! The `taskweave` program.
+
+fn main() {}
