@@ -1,0 +1,1 @@
+//! Finite-difference check of an operation's gradients.
