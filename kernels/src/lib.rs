@@ -6,3 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod buffer;
+pub mod dispatch;
+pub mod gemm;
+pub mod isa;
+pub mod lanes;
