@@ -6,3 +6,5 @@
 #![allow(unsafe_code)]
 
 pub mod buffer;
+pub mod check;
+pub mod naive;
