@@ -189,9 +189,33 @@ pub fn assert_close_each<A: Float, E: Float>(
     }
 }
 
+/// `len` repeatable values spread evenly over [-1, 1), for tests and benchmarks: SplitMix64 of the
+/// seed and the index (Steele, Lea and Flood, *Fast Splittable Pseudorandom Number Generators*).
+pub fn noise(seed: u64, len: usize) -> Vec<f32> {
+    let value = |index: usize| {
+        let mut bits = (seed << 40 ^ (index as u64 + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((bits ^ (bits >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(value).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn noise_is_spread_over_its_range_and_differs_by_seed() {
+        let values = noise(1, 10_000);
+        assert!(values.iter().all(|value| (-1.0..1.0).contains(value)));
+        let mean = values.iter().sum::<f32>() / 10_000.0;
+        let variance = values.iter().map(|value| value * value).sum::<f32>() / 10_000.0;
+        assert!(mean.abs() < 0.02, "{mean}");
+        assert!((variance - 1.0 / 3.0).abs() < 0.02, "{variance}");
+        assert_eq!(values, noise(1, 10_000));
+        assert_ne!(values, noise(2, 10_000));
+    }
 
     const EXPECTED: [f64; 3] = [1.0, -2.0, 4.0];
 
