@@ -21,6 +21,8 @@ pub enum Purpose {
     Shuffle = 3,
     /// The order of tied importances; the index counts tasks and tensors.
     OwnerTies = 4,
+    /// The operands of benchmarks.
+    Benchmark = 5,
 }
 
 /// A random stream.

@@ -18,4 +18,4 @@ pub use health::{Warning, dead_layers};
 pub use history::{EpochRecord, FitOutcome, TaskRecord};
 pub use model::{Model, TaskNet};
 pub use observer::{Observer, Silent, StepReport};
-pub use select::{Importance, select_owners};
+pub use select::{Importance, owners_by_importance, select_owners};

@@ -30,6 +30,9 @@ pub enum ExperimentError {
         /// The reason.
         source: TrainError,
     },
+    /// The observer wants no more.
+    #[error("interrupted")]
+    Interrupted,
     /// Predictions could not be compared with the labels.
     #[error(transparent)]
     Metrics(#[from] MetricsError),

@@ -36,11 +36,14 @@ pub struct TaskData<'a> {
 
 /// An onlooker of an experiment.
 pub trait RunObserver {
-    /// A net begins: "Dedicated Model Digit".
-    fn begins(&mut self, title: &str);
+    /// A net for these tasks begins: "Dedicated Model Digit".
+    fn begins(&mut self, title: &str, tasks: &[&str]);
 
     /// The owners of the multitask net's weights are being chosen.
     fn choosing_owners(&mut self) {}
+
+    /// The first epoch begins.
+    fn fit_begins(&mut self) {}
 
     /// The onlooker of the training itself.
     fn training(&mut self) -> &mut dyn Observer;
@@ -100,7 +103,8 @@ impl Runner<'_> {
             }
             _ => "Multitask Model".to_owned(),
         };
-        self.observer.begins(&title);
+        let names: Vec<&str> = tasks.iter().map(|&task| self.experiment.tasks[task].name).collect();
+        self.observer.begins(&title, &names);
         let outcome = self.train(kind, tasks).map_err(|source| ExperimentError::Train {
             model: title.clone(),
             source,
@@ -178,6 +182,7 @@ impl Runner<'_> {
                 ModelKind::Multitask => self.experiment.tasks.len() as u64,
             },
         };
+        self.observer.fit_begins();
         let outcome = fit(&mut model, &train, &settings, self.observer.training())?;
         Ok((model, outcome))
     }

@@ -170,7 +170,7 @@ impl Epoch<'_> {
     ) -> Result<Vec<Totals>, TrainError> {
         let settings = self.settings;
         let images = data[self.active[0]].len();
-        let mut order: Vec<u32> = (0..images as u32).collect();
+        let mut order: Vec<usize> = (0..images).collect();
         Stream::new(settings.seed, Purpose::Shuffle, self.epoch as u64, settings.shuffle_index)
             .shuffle(&mut order);
         let weights: Vec<(usize, f32)> = self
@@ -199,7 +199,7 @@ impl Epoch<'_> {
     }
 
     fn validate(&mut self, data: &[TaskImages<'_>]) -> Result<Vec<Totals>, TrainError> {
-        let order: Vec<u32> = (0..data[self.active[0]].len() as u32).collect();
+        let order: Vec<usize> = (0..data[self.active[0]].len()).collect();
         let mut totals = vec![Totals::default(); data.len()];
         for (step, batch) in order.chunks(self.model.batch()).enumerate() {
             self.forward(data, batch, step, &mut totals)?;
@@ -210,7 +210,7 @@ impl Epoch<'_> {
     fn forward(
         &mut self,
         data: &[TaskImages<'_>],
-        batch: &[u32],
+        batch: &[usize],
         step: usize,
         totals: &mut [Totals],
     ) -> Result<(), TrainError> {

@@ -89,7 +89,7 @@ pub fn dead_layers(
     images: &TaskImages<'_>,
 ) -> Result<Vec<usize>, TrainError> {
     let mut alive = vec![false; model.hidden(task).count()];
-    let indices: Vec<u32> = (0..images.len() as u32).collect();
+    let indices: Vec<usize> = (0..images.len()).collect();
     for batch in indices.chunks(model.batch()) {
         if alive.iter().all(|&alive| alive) {
             break;

@@ -1,6 +1,7 @@
 //! One net, or one net per task, on a tape, with who owns which weight.
 
-use taskweave_kernels::{dispatch, lanes};
+use taskweave_kernels::dispatch;
+use taskweave_kernels::lanes::{self, PixelGather};
 
 use super::{TaskImages, TrainError};
 use crate::autograd::Tape;
@@ -145,22 +146,24 @@ impl Model {
     ///
     /// # Panics
     /// If an index lies outside the images, or they are not of the net's size.
-    pub fn set_batch(&mut self, task: usize, images: &TaskImages<'_>, indices: &[u32]) {
+    pub fn set_batch(&mut self, task: usize, images: &TaskImages<'_>, indices: &[usize]) {
         let network = &self.tasks[task].network;
         let inputs = self.tape.value_mut(network.images);
         inputs.respec(&TensorSpec::lanes([indices.len(), images.features()]));
         lanes::pack_u8(
             dispatch::active(),
-            images.pixels(),
-            images.features(),
-            indices,
-            self.divisor,
+            PixelGather {
+                pixels: images.pixels(),
+                features: images.features(),
+                indices,
+                divisor: self.divisor,
+            },
             inputs.data_mut(),
         );
         let labels = self.tape.value_mut(network.labels);
         labels.respec(&TensorSpec::row_major([indices.len()]));
         for (label, &index) in labels.data_mut().iter_mut().zip(indices) {
-            *label = f32::from(images.labels()[index as usize]);
+            *label = f32::from(images.labels()[index]);
         }
     }
 
@@ -173,7 +176,7 @@ impl Model {
         let features = self.tasks[task].spec.inputs;
         let inputs = self.tape.value_mut(network.images);
         inputs.respec(&TensorSpec::lanes([labels.len(), features]));
-        lanes::pack(dispatch::active(), values, labels.len(), features, inputs.data_mut());
+        lanes::pack(dispatch::active(), labels.len(), features, values, inputs.data_mut());
         let target = self.tape.value_mut(network.labels);
         target.respec(&TensorSpec::row_major([labels.len()]));
         target.data_mut().copy_from_slice(labels);
@@ -262,7 +265,7 @@ impl Model {
     /// When a label is no class of the net.
     pub fn predict(&mut self, task: usize, images: &TaskImages<'_>) -> Result<Vec<u32>, TrainError> {
         let mut predictions = Vec::with_capacity(images.len());
-        let indices: Vec<u32> = (0..images.len() as u32).collect();
+        let indices: Vec<usize> = (0..images.len()).collect();
         for batch in indices.chunks(self.batch) {
             self.set_batch(task, images, batch);
             self.forward(&[task])?;

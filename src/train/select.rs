@@ -36,7 +36,7 @@ pub fn select_owners(
             .map(|task| model.parameters(task).map(|value| value.data().to_vec()).collect())
             .collect(),
     };
-    owners_by(model, &values, rule, seed)
+    owners_by_importance(model, &values, rule, seed)
 }
 
 /// The mean gradient of the summed losses over the images, per task and parameter.
@@ -52,7 +52,7 @@ fn mean_gradients(
         .map(|&task| MeanGradient::new(model.parameters(task).map(|value| value.data().len())))
         .collect();
     let images = data.iter().map(TaskImages::len).min().unwrap_or(0);
-    let order: Vec<u32> = (0..images as u32).collect();
+    let order: Vec<usize> = (0..images).collect();
     for batch in order.chunks(model.batch()) {
         if observer.interrupted() {
             return Err(TrainError::Interrupted);
@@ -69,7 +69,12 @@ fn mean_gradients(
     Ok(means.into_iter().map(MeanGradient::mean).collect())
 }
 
-fn owners_by(
+/// Chooses the owners from values that say how important each position is, by magnitude:
+/// `importance[task][parameter]`.
+///
+/// # Errors
+/// When a value is not finite.
+pub fn owners_by_importance(
     model: &Model,
     importance: &[Vec<Vec<f32>>],
     rule: OwnerRule,
