@@ -69,7 +69,9 @@ impl Buffer {
 
 impl Storage {
     fn zeroed(len: usize) -> Self {
-        let bytes = len.checked_mul(size_of::<f32>()).expect("capacity overflow");
+        let bytes = len
+            .checked_mul(size_of::<f32>())
+            .expect("capacity overflow");
         if bytes >= HUGE_PAGE_BYTES
             && let Ok(map) = MmapMut::map_anon(bytes.next_multiple_of(HUGE_PAGE_BYTES))
         {

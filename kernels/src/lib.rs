@@ -7,4 +7,8 @@
 
 pub mod buffer;
 pub mod check;
+pub mod dispatch;
+pub mod gemm;
+pub mod isa;
+pub mod lanes;
 pub mod naive;
