@@ -6,3 +6,9 @@
 #![allow(unsafe_code)]
 
 pub mod buffer;
+pub mod check;
+pub mod dispatch;
+pub mod gemm;
+pub mod isa;
+pub mod lanes;
+pub mod naive;
