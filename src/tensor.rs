@@ -12,6 +12,8 @@ pub use error::TensorError;
 pub use shape::{Layout, Shape, TensorSpec};
 
 use taskweave_kernels::buffer::Buffer;
+use taskweave_kernels::dispatch::active;
+use taskweave_kernels::lanes;
 
 /// A dense f32 array with a shape and a layout.
 ///
@@ -106,6 +108,48 @@ impl Tensor {
         self.buffer.copy_from_slice(&source.buffer);
     }
 
+    /// The same values, last axis contiguous.
+    ///
+    /// ```
+    /// use taskweave::tensor::{Layout, Tensor};
+    /// let matrix = Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [2, 3])?;
+    /// let lanes = matrix.to_lanes()?;
+    /// assert_eq!(lanes.layout(), Layout::Lanes);
+    /// assert_eq!(lanes.data()[..2], [1.0, 4.0]);
+    /// assert_eq!(lanes.to_row_major().data(), matrix.data());
+    /// # Ok::<(), taskweave::tensor::TensorError>(())
+    /// ```
+    pub fn to_row_major(&self) -> Tensor {
+        if self.layout() == Layout::RowMajor {
+            return self.clone();
+        }
+        let mut rows = Tensor::zeros_row_major(self.spec.shape.clone());
+        let (images, features) = (self.spec.images(), self.spec.features());
+        lanes::unpack(active(), images, features, &self.buffer, &mut rows.buffer);
+        rows
+    }
+
+    /// The same values, the first axis in lanes; empty lanes are zero.
+    ///
+    /// # Errors
+    /// When the tensor is a scalar: it has no axis of images.
+    pub fn to_lanes(&self) -> Result<Tensor, TensorError> {
+        if self.layout() == Layout::Lanes {
+            return Ok(self.clone());
+        }
+        if self.spec.shape.rank() == 0 {
+            return Err(TensorError::Axis {
+                op: "to_lanes",
+                axis: 0,
+                shape: self.spec.shape.clone(),
+            });
+        }
+        let mut packed = Tensor::zeros(TensorSpec::lanes(self.spec.shape.clone()));
+        let (images, features) = (self.spec.images(), self.spec.features());
+        lanes::pack(active(), images, features, &self.buffer, &mut packed.buffer);
+        Ok(packed)
+    }
+
     /// The one value of a tensor with a single element.
     ///
     /// # Errors
@@ -147,6 +191,20 @@ mod tests {
         tensor.respec(&TensorSpec::lanes([20, 5]));
         assert_eq!(tensor.data().len(), 2 * 5 * 16);
         assert_eq!(tensor.data().as_ptr(), start);
+    }
+
+    #[test]
+    fn lanes_and_back_for_every_batch_around_a_block() {
+        for images in [0, 1, 15, 16, 17, 33] {
+            let values = (0..images * 6).map(|i| i as f32).collect();
+            let rows = Tensor::from_vec(values, [images, 2, 3]).unwrap();
+            let lanes = rows.to_lanes().unwrap();
+            assert_eq!(lanes.spec(), &TensorSpec::lanes([images, 2, 3]));
+            assert_eq!(lanes.to_row_major().data(), rows.data());
+        }
+        let scalar = Tensor::scalar(1.0).to_lanes();
+        let message = "to_lanes: axis 0 does not exist in shape []";
+        assert_eq!(scalar.unwrap_err().to_string(), message);
     }
 
     #[test]

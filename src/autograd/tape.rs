@@ -112,9 +112,8 @@ impl Tape {
     /// # Errors
     /// When a leaf was changed to a shape or value that an operation does not take.
     pub fn forward(&mut self, targets: &[Var]) -> Result<(), TensorError> {
-        let needed = self.ancestors(targets);
-        for index in 0..self.nodes.len() {
-            if needed[index] {
+        for (index, needed) in self.ancestors(targets).into_iter().enumerate() {
+            if needed {
                 self.compute(index)?;
             }
         }
@@ -132,7 +131,8 @@ impl Tape {
         for &(loss, weight) in losses {
             self.values[loss.0].item()?;
             let spec = self.values[loss.0].spec().clone();
-            let seed = self.grads[loss.0].get_or_insert_with(|| Tensor::zeros(spec));
+            let seed = self.grads[loss.0].get_or_insert_with(|| Tensor::zeros(spec.clone()));
+            seed.respec(&spec);
             let before = if written[loss.0] { seed.data()[0] } else { 0.0 };
             seed.data_mut()[0] = before + weight;
             written[loss.0] = true;
