@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
 fn dispatch_command(command: &Command) -> Result<(), Failure> {
     dispatch::from_env().map_err(|error| Failure::usage(error.to_string()))?;
     interrupt::watch();
-    let mut out = io::stdout().lock();
+    let mut out = io::stdout();
     match command {
         Command::Run(args) => run::run(args, &mut out)?,
         Command::List(args) => list::run(args, &mut out)?,

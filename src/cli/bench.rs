@@ -205,11 +205,12 @@ fn dense_layer(images: usize) -> Vec<Measurement> {
     };
     let set = dispatch::active();
     let len = lanes::lanes_len(images, 1_000);
-    let mut x = noise(len, 0);
-    let mut grad_output = noise(len, 1);
-    // Lanes beyond the last image hold no gradient.
-    lanes::zero_empty(images, 1_000, &mut x);
-    lanes::zero_empty(images, 1_000, &mut grad_output);
+    let packed = |index| {
+        let mut buffer = Buffer::zeroed(len);
+        lanes::pack(set, images, 1_000, &noise(images * 1_000, index), &mut buffer);
+        buffer
+    };
+    let (x, grad_output) = (packed(0), packed(1));
     let (weights, bias) = (noise(1_000 * 1_000, 2), noise(1_000, 3));
     let (mut y, mut grad_weights) = (noise(len, 4), noise(1_000 * 1_000, 5));
     let work = images * 1_000 * 1_000;

@@ -237,15 +237,13 @@ impl Runner<'_> {
         predictions: &[u32],
         parameters_owned: usize,
     ) -> Result<TaskOutcome, ExperimentError> {
-        let truth: Vec<i64> = self.data[task].test.labels().iter().map(|&l| i64::from(l)).collect();
-        let predicted: Vec<i64> = predictions.iter().map(|&class| i64::from(class)).collect();
-        let right = truth.iter().zip(&predicted).filter(|(t, p)| t == p).count();
+        let confusion = Confusion::from_labels(self.data[task].test.labels(), predictions, None)?;
         Ok(TaskOutcome {
             task,
             name: self.experiment.tasks[task].name.to_owned(),
-            confusion: Confusion::from_labels(&truth, &predicted, None)?,
-            report: Report::new(&truth, &predicted, &ReportOptions::default())?,
-            accuracy: right as f64 / truth.len() as f64,
+            report: Report::new(&confusion, &ReportOptions::default())?,
+            accuracy: confusion.accuracy(),
+            confusion,
             parameters_owned,
         })
     }
