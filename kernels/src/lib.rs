@@ -7,8 +7,12 @@
 
 pub mod buffer;
 pub mod check;
+mod chunks;
 pub mod dispatch;
+pub mod elementwise;
 pub mod gemm;
 pub mod isa;
 pub mod lanes;
 pub mod naive;
+pub mod softmax;
+pub mod update;
