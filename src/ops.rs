@@ -5,6 +5,9 @@
 //! ([`Reshape`], [`Transpose`], [`Slice`], [`Concat`]) and functions ([`Exp`], [`Log`], [`Sqrt`],
 //! [`Tanh`], [`Sigmoid`], [`Relu`], [`Softmax`], [`LogSoftmax`]).
 //!
+//! In lanes, the layout of the network kernels, work [`SoftmaxCrossEntropy`] and [`Relu`];
+//! [`Pack`] and [`Unpack`] stand at the seams.
+//!
 //! Every operation is held to a plain f64 version of itself by
 //! [`gradient_check`](crate::autograd::gradient_check); one that is not fails a test.
 
@@ -27,6 +30,7 @@ mod reshape;
 mod sigmoid;
 mod slice;
 mod softmax;
+mod softmax_cross_entropy;
 mod sqrt;
 mod strided;
 mod sub;
@@ -52,6 +56,7 @@ pub use reshape::Reshape;
 pub use sigmoid::Sigmoid;
 pub use slice::Slice;
 pub use softmax::Softmax;
+pub use softmax_cross_entropy::SoftmaxCrossEntropy;
 pub use sqrt::Sqrt;
 pub use sub::Sub;
 pub use sum::Sum;

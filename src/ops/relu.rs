@@ -1,5 +1,7 @@
 //! The rectifier.
 
+use taskweave_kernels::{dispatch::active, elementwise};
+
 use super::unary;
 use crate::autograd::{Backward, Forward, Op};
 use crate::tensor::{TensorError, TensorSpec};
@@ -29,12 +31,17 @@ impl Op for Relu {
     }
 
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
-        unary::forward(pass, |x| if x < 0.0 { 0.0 } else { x });
+        elementwise::relu(active(), pass.inputs[0].data(), pass.output.data_mut());
         Ok(())
     }
 
     fn backward(&self, pass: Backward<'_>) {
-        unary::backward(pass, |grad, _, y| if y > 0.0 { grad } else { 0.0 });
+        let Some(grad_input) = &mut pass.grad_inputs[0] else {
+            return;
+        };
+        let grad = pass.grad_output;
+        elementwise::relu_backward(active(), pass.output.data(), grad.data_mut());
+        std::mem::swap(grad, grad_input);
     }
 }
 
