@@ -6,9 +6,9 @@ use std::time::Instant;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use taskweave_kernels::buffer::Buffer;
-use taskweave_kernels::dense::{self, Activation, DenseShape};
+use taskweave_kernels::dense::{self, Activation, Affine, DenseShape};
 use taskweave_kernels::dispatch;
-use taskweave_kernels::gemm::{GemmShape, MatrixMut, MatrixRef, gemm};
+use taskweave_kernels::gemm::{Gemm, Matrix, gemm};
 use taskweave_kernels::{lanes, peak};
 
 use super::{Failure, thread_count, with_threads};
@@ -184,15 +184,16 @@ fn noise(len: usize, index: u64) -> Buffer {
 fn row_major([m, k, n]: [usize; 3], batch: usize) -> Measurement {
     let (a, b, mut c) = (noise(m * k, 0), noise(k * n, 1), noise(m * n, 2));
     measure(format!("gemm {m}x{k}x{n}, row-major"), batch, m * k * n, || {
-        gemm(
-            dispatch::active(),
-            GemmShape { m, n, k },
-            1.0,
-            MatrixRef::row_major(&a, k),
-            MatrixRef::row_major(&b, n),
-            0.0,
-            MatrixMut::row_major(&mut c, n),
-        );
+        let product = Gemm {
+            m,
+            n,
+            k,
+            alpha: 1.0,
+            a: Matrix::row_major(&a, k),
+            b: Matrix::row_major(&b, n),
+            beta: 0.0,
+        };
+        gemm(dispatch::active(), &product, &mut c, [n, 1]);
     })
 }
 
@@ -217,7 +218,12 @@ fn dense_layer(images: usize) -> Vec<Measurement> {
     let name = |pass: &str| format!("dense {images}x1000x1000, {pass}");
     vec![
         measure(name("forward"), images, work, || {
-            dense::forward(set, shape, &x, &weights, Some(&bias), Activation::Relu, &mut y);
+            let layer = Affine {
+                weights: &weights,
+                bias: Some(&bias),
+                activation: Activation::Relu,
+            };
+            dense::forward(set, shape, layer, &x, &mut y);
         }),
         measure(name("grad input"), images, work, || {
             dense::grad_input(set, shape, &grad_output, &weights, &mut y);
