@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use super::report::ReportError;
 use crate::experiment::ExperimentError;
 use crate::train::TrainError;
 
@@ -59,6 +60,15 @@ impl From<io::Error> for Failure {
             };
         }
         Self::error(format!("cannot write to stdout: {error}"))
+    }
+}
+
+impl From<ReportError> for Failure {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::Output(error) => error.into(),
+            _ => Self::error(error.to_string()),
+        }
     }
 }
 
