@@ -7,8 +7,10 @@
 
 pub mod buffer;
 pub mod check;
+pub mod dense;
 pub mod dispatch;
 pub mod gemm;
 pub mod isa;
 pub mod lanes;
 pub mod naive;
+pub mod peak;
