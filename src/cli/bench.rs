@@ -249,7 +249,8 @@ fn step(net: Net, batch: usize) -> Result<Measurement, Failure> {
     let failed = |error: crate::train::TrainError| Failure::error(error.to_string());
     let (pixels, labels) = random_images(batch, spec.inputs, 10);
     let images = TaskImages::new(&pixels, &labels, spec.inputs, 10).map_err(failed)?;
-    let weights = spec.parameters().iter().enumerate().map(|(index, parameter)| {
+    let parameters = spec.parameters();
+    let weights = parameters.iter().enumerate().map(|(index, parameter)| {
         let mut stream = Stream::new(0, Purpose::DedicatedWeights, 0, index as u64);
         Initializer::GlorotUniform.draw(parameter, &mut stream)
     });
