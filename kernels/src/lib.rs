@@ -8,6 +8,7 @@
 pub mod buffer;
 pub mod check;
 mod chunks;
+pub mod dense;
 pub mod dispatch;
 pub mod elementwise;
 pub mod gemm;
@@ -16,3 +17,4 @@ pub mod lanes;
 pub mod naive;
 pub mod softmax;
 pub mod update;
+pub mod peak;

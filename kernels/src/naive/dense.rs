@@ -7,7 +7,7 @@ use super::{Float, Gemm, Matrix, gemm};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DenseShape {
     /// Images.
-    pub batch: usize,
+    pub images: usize,
     /// Features of an input.
     pub inputs: usize,
     /// Features of an output.
@@ -16,12 +16,12 @@ pub struct DenseShape {
 
 /// `input · weights + bias`.
 pub fn dense<T: Float>(shape: DenseShape, input: &[T], weights: &[T], bias: &[T]) -> Vec<T> {
-    let mut output = Vec::with_capacity(shape.batch * shape.outputs);
-    for _ in 0..shape.batch {
+    let mut output = Vec::with_capacity(shape.images * shape.outputs);
+    for _ in 0..shape.images {
         output.extend_from_slice(&bias[..shape.outputs]);
     }
     let product = Gemm {
-        m: shape.batch,
+        m: shape.images,
         n: shape.outputs,
         k: shape.inputs,
         alpha: T::ONE,
@@ -35,9 +35,9 @@ pub fn dense<T: Float>(shape: DenseShape, input: &[T], weights: &[T], bias: &[T]
 
 /// `grad_output · weightsᵀ`, of `[batch, inputs]`.
 pub fn dense_grad_input<T: Float>(shape: DenseShape, grad_output: &[T], weights: &[T]) -> Vec<T> {
-    let mut grad_input = vec![T::ZERO; shape.batch * shape.inputs];
+    let mut grad_input = vec![T::ZERO; shape.images * shape.inputs];
     let product = Gemm {
-        m: shape.batch,
+        m: shape.images,
         n: shape.inputs,
         k: shape.outputs,
         alpha: T::ONE,
@@ -55,7 +55,7 @@ pub fn dense_grad_weights<T: Float>(shape: DenseShape, input: &[T], grad_output:
     let product = Gemm {
         m: shape.inputs,
         n: shape.outputs,
-        k: shape.batch,
+        k: shape.images,
         alpha: T::ONE,
         a: Matrix::row_major(input, shape.inputs).transposed(),
         b: Matrix::row_major(grad_output, shape.outputs),
@@ -68,7 +68,7 @@ pub fn dense_grad_weights<T: Float>(shape: DenseShape, input: &[T], grad_output:
 /// `grad_output` summed over the batch, of `[outputs]`.
 pub fn dense_grad_bias<T: Float>(shape: DenseShape, grad_output: &[T]) -> Vec<T> {
     let mut grad_bias = vec![T::ZERO; shape.outputs];
-    for image in 0..shape.batch {
+    for image in 0..shape.images {
         for (output, sum) in grad_bias.iter_mut().enumerate() {
             *sum += grad_output[image * shape.outputs + output];
         }
@@ -95,7 +95,7 @@ mod tests {
     use crate::check::{Tolerance, assert_close};
 
     const SHAPE: DenseShape = DenseShape {
-        batch: 2,
+        images: 2,
         inputs: 3,
         outputs: 2,
     };
