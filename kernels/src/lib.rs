@@ -15,6 +15,6 @@ pub mod gemm;
 pub mod isa;
 pub mod lanes;
 pub mod naive;
+pub mod peak;
 pub mod softmax;
 pub mod update;
-pub mod peak;
