@@ -1,11 +1,11 @@
 //! Differentiable operations, one file each.
 //!
 //! The row-major operations are an engine for any model: arithmetic with broadcasting ([`Add`],
-//! [`Sub`], [`Mul`], [`Div`], [`Neg`]), reductions ([`Sum`], [`Mean`], [`Max`]), shapes
+//! [`Sub`], [`Mul`], [`Div`], [`Neg`], [`MatMul`]), reductions ([`Sum`], [`Mean`], [`Max`]), shapes
 //! ([`Reshape`], [`Transpose`], [`Slice`], [`Concat`]) and functions ([`Exp`], [`Log`], [`Sqrt`],
 //! [`Tanh`], [`Sigmoid`], [`Relu`], [`Softmax`], [`LogSoftmax`]).
 //!
-//! In lanes, the layout of the network kernels, work [`SoftmaxCrossEntropy`] and [`Relu`];
+//! In lanes, the layout of the network kernels, work [`Dense`], [`SoftmaxCrossEntropy`] and [`Relu`];
 //! [`Pack`] and [`Unpack`] stand at the seams.
 //!
 //! Every operation is held to a plain f64 version of itself by
@@ -14,10 +14,12 @@
 mod add;
 mod broadcast;
 mod concat;
+mod dense;
 mod div;
 mod exp;
 mod log;
 mod log_softmax;
+mod matmul;
 mod max;
 mod mean;
 mod mul;
@@ -42,10 +44,12 @@ mod unpack;
 
 pub use add::Add;
 pub use concat::Concat;
+pub use dense::{Activation, Dense};
 pub use div::Div;
 pub use exp::Exp;
 pub use log::Log;
 pub use log_softmax::LogSoftmax;
+pub use matmul::MatMul;
 pub use max::Max;
 pub use mean::Mean;
 pub use mul::Mul;

@@ -10,9 +10,8 @@
 //!
 //! At a kink (relu at zero, equal maxima) there is no derivative: keep inputs 1e-4 away from one.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use taskweave_kernels::buffer::Buffer;
+use taskweave_kernels::check::noise;
 use thiserror::Error;
 
 use super::{Backward, Forward, Op};
@@ -30,6 +29,9 @@ const STEP: f64 = 1e-5;
 
 /// What empty lanes of the inputs hold.
 const EMPTY_LANE: f32 = 3.0;
+
+/// Of the random gradient of the output.
+const COTANGENT_SEED: u64 = 1;
 
 /// Up to this many inputs, every set of them is asked for; beyond it each alone and all together.
 const MAX_INPUTS_IN_SETS: usize = 4;
@@ -52,7 +54,7 @@ pub enum GradientCheckError {
         found: usize,
     },
     /// A value of the forward pass is wrong.
-    #[error("{op}: output {index:?} is {found}, but the reference gives {expected}")]
+    #[error("{op}: output {index:?} is {found}, but the reference gives {}", *expected as f32)]
     Forward {
         /// The operation.
         op: &'static str,
@@ -66,7 +68,8 @@ pub enum GradientCheckError {
     /// A value of a gradient is wrong.
     #[error(
         "{op}: the gradient of input {input} at {index:?} is {found}, but central differences \
-         give {expected} (gradients wanted of inputs {wanted:?})"
+         give {} (gradients wanted of inputs {wanted:?})",
+        *expected as f32
     )]
     Gradient {
         /// The operation.
@@ -399,12 +402,11 @@ fn index_of(element: usize, spec: &TensorSpec) -> Vec<usize> {
 
 /// Values of either sign between 0.5 and 1.5 in size: none is so small that it hides an error.
 fn random_cotangent(elements: usize) -> Vec<f32> {
-    let mut random = ChaCha8Rng::seed_from_u64(0x6772_6164);
-    let one = |bits: u32| {
-        let size = 0.5 + (bits >> 8) as f32 / (1u32 << 24) as f32;
-        if bits & 1 == 0 { size } else { -size }
-    };
-    (0..elements).map(|_| one(random.next_u32())).collect()
+    let mut cotangent = noise(COTANGENT_SEED, elements);
+    for value in &mut cotangent {
+        *value += 0.5f32.copysign(*value);
+    }
+    cotangent
 }
 
 /// The sets of inputs whose gradients are asked for together.

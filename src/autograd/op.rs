@@ -8,7 +8,61 @@ use crate::tensor::{Tensor, TensorError, TensorSpec};
 ///
 /// The output's shape follows from the inputs' shapes; forward and backward see tensors of the
 /// shapes that [`output_spec`](Op::output_spec) accepted. A user's own operation implements this
-/// trait and is used like the built-in ones: [`Tape::apply`](super::Tape::apply).
+/// trait and is used like the built-in ones: [`Tape::apply`](super::Tape::apply). It sees row-major
+/// slices unless it accepts lanes itself, and
+/// [`check_gradients`](super::gradient_check::check_gradients) holds its gradients to central
+/// differences of a plain f64 version.
+///
+/// ```
+/// use taskweave::autograd::{Backward, Forward, Op, Tape, gradient_check::check_gradients};
+/// use taskweave::tensor::{Layout, Tensor, TensorError, TensorSpec};
+///
+/// /// `y = ln(1 + eˣ)`, a smooth rectifier; ∂L/∂x = ∂L/∂y / (1 + e⁻ˣ).
+/// struct Softplus;
+///
+/// impl Op for Softplus {
+///     fn name(&self) -> &'static str {
+///         "Softplus"
+///     }
+///
+///     fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
+///         match inputs {
+///             [x] if x.layout == Layout::RowMajor => Ok((*x).clone()),
+///             _ => Err(TensorError::Value {
+///                 op: self.name(),
+///                 message: "it takes one row-major tensor".to_string(),
+///             }),
+///         }
+///     }
+///
+///     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
+///         let input = pass.inputs[0].data();
+///         for (y, x) in pass.output.data_mut().iter_mut().zip(input) {
+///             *y = x.max(0.0) + (-x.abs()).exp().ln_1p();
+///         }
+///         Ok(())
+///     }
+///
+///     fn backward(&self, pass: Backward<'_>) {
+///         if let Some(grad_input) = &mut pass.grad_inputs[0] {
+///             let known = pass.inputs[0].data().iter().zip(pass.grad_output.data());
+///             for (grad, (x, grad_output)) in grad_input.data_mut().iter_mut().zip(known) {
+///                 *grad = grad_output / (1.0 + (-x).exp());
+///             }
+///         }
+///     }
+/// }
+///
+/// let x = Tensor::from_vec(vec![-2.0, 0.0, 3.0], [3])?;
+/// let plain = |inputs: &[Vec<f64>]| inputs[0].iter().map(|x| x.exp().ln_1p()).collect();
+/// check_gradients(&Softplus, &[x.clone()], &plain)?;
+///
+/// let mut tape = Tape::new();
+/// let x = tape.parameter(x);
+/// let y = tape.apply(Softplus, &[x])?;
+/// assert_eq!(tape.value(y).data()[1], 2.0f32.ln());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Op: Send + Sync {
     /// The operation's name, for messages.
     fn name(&self) -> &'static str;
