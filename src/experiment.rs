@@ -119,8 +119,6 @@ pub struct OwnerSettings {
     pub rule: OwnerRule,
     /// Images of every task, from the beginning of the training set, that gradients are taken over.
     pub selection_images: usize,
-    /// Whether owned weights are scaled so that activations keep their size through the layers.
-    pub rescale: bool,
 }
 
 /// How a net is trained.

@@ -7,8 +7,6 @@
 
 mod importance;
 mod owners;
-mod rescale;
 
 pub use importance::MeanGradient;
 pub use owners::{Balance, OwnerError, OwnerRule, Owned, choose_owners};
-pub use rescale::rescale_to_he_variance;

@@ -85,7 +85,6 @@ fn reference_protocol() -> Protocol {
                 balance: Balance::Tensor,
             },
             selection_images: 60_000,
-            rescale: false,
         },
         training: Training {
             optimizer: OptimizerSpec::adam(),
@@ -107,7 +106,10 @@ fn default_protocol() -> Protocol {
     Protocol {
         owners: OwnerSettings {
             importance: Importance::Magnitude,
-            rescale: true,
+            rule: OwnerRule {
+                percentile: 80.0,
+                ..reference.owners.rule
+            },
             ..reference.owners
         },
         training: Training {

@@ -3,8 +3,7 @@
 use super::outcome::{ModelOutcome, TaskOutcome};
 use super::{Experiment, ExperimentError, ModelKind, Protocol, ProtocolName};
 use crate::metrics::{Confusion, Report, ReportOptions};
-use crate::multitask::rescale_to_he_variance;
-use crate::nn::{Initializer, ParameterKind};
+use crate::nn::Initializer;
 use crate::random::{Purpose, Stream};
 use crate::tensor::Tensor;
 use crate::train::{
@@ -215,17 +214,7 @@ impl Runner<'_> {
             self.settings.seed,
             self.observer.training(),
         )?;
-        let specs = self.experiment.net.parameters();
         for (task, owned) in owners.into_iter().enumerate() {
-            if settings.rescale {
-                for (index, spec) in specs.iter().enumerate() {
-                    if spec.kind == ParameterKind::Kernel {
-                        model.edit_parameter(task, index, |kernel| {
-                            rescale_to_he_variance(kernel, &owned[index], spec.fan_out);
-                        });
-                    }
-                }
-            }
             model.set_owned(task, owned);
         }
         Ok(())
