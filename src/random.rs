@@ -115,9 +115,9 @@ mod tests {
         assert_eq!(below, BELOW);
     }
 
-    const UNIFORM: [f64; 2] = [0.0, 0.0];
-    const NORMAL: [f64; 2] = [0.0, 0.0];
-    const BELOW: [u32; 4] = [0; 4];
+    const UNIFORM: [f64; 2] = [0.983_152_654_221_198_9, 0.518_702_496_486_164_4];
+    const NORMAL: [f64; 2] = [-0.545_586_814_364_655_4, -2.222_991_911_042_343_7];
+    const BELOW: [u32; 4] = [3, 7, 1, 1];
 
     #[test]
     fn every_part_of_the_key_matters() {
