@@ -1,5 +1,6 @@
 //! Measures the matrix products of one dense layer, and the general one of the same size, against
-//! the multiply-add peak of this machine, on every instruction set that it has.
+//! the multiply-add peak of this machine, on every instruction set that it has, or on the one that
+//! `TASKWEAVE_ISA` names.
 //!
 //! `cargo run --release -p taskweave-kernels --example gemm_throughput -- [images inputs outputs]`
 
@@ -55,7 +56,11 @@ fn main() {
     let mut grad_weights = weights.clone();
     let mut product = Buffer::zeroed(images * outputs);
 
-    for &set in dispatch::all() {
+    let sets = match std::env::var_os(dispatch::ENV) {
+        Some(_) => &[dispatch::active()],
+        None => dispatch::all(),
+    };
+    for &set in sets {
         let peak = fma_peak_gflops(set, threads);
         println!("{}: peak {peak:.0} GFLOP/s", set.name());
         let report = |name: &str, (least, median): (f64, f64)| {

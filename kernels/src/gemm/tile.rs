@@ -42,6 +42,14 @@ pub(crate) struct Tile {
     pub(crate) finish: Finish,
 }
 
+impl Tile {
+    /// Where vector `v` of row `r` of the result lies.
+    #[inline(always)]
+    fn place(&self, r: usize, v: usize) -> *mut f32 {
+        self.c.wrapping_add(r * self.c_row + v * self.c_vector)
+    }
+}
+
 /// What happens to the sums of a tile before they are written.
 #[derive(Clone, Copy)]
 pub(crate) struct Finish {
@@ -101,41 +109,100 @@ pub(crate) unsafe fn micro_kernel<
             b = b.wrapping_add(tile.b_step);
         }
     }
-    let Finish { held, bias, relu } = tile.finish;
-    for (r, row) in sums.into_iter().enumerate() {
-        if r >= tile.rows {
-            break;
+    let whole = tile.rows == ROWS && tile.last_lanes == LANES;
+    // SAFETY: the caller vouches for the result and the bias.
+    unsafe {
+        if whole {
+            finish_whole(isa, tile, sums);
+        } else {
+            finish_part(isa, tile, &sums);
         }
-        for (v, mut sum) in row.into_iter().enumerate() {
+    }
+}
+
+/// Finishes and writes a whole tile. One pass for each step, so that the loops unroll and the sums
+/// never leave their registers.
+///
+/// # Safety
+/// As [`micro_kernel`], with `ROWS` rows of whole vectors.
+#[inline(always)]
+unsafe fn finish_whole<I: Isa, const ROWS: usize, const VECTORS: usize>(
+    isa: I,
+    tile: &Tile,
+    mut sums: [[I::F32; VECTORS]; ROWS],
+) {
+    let Finish { held, bias, relu } = tile.finish;
+    if held != 0.0 {
+        let held = isa.splat(held);
+        for (r, row) in sums.iter_mut().enumerate() {
+            for (v, sum) in row.iter_mut().enumerate() {
+                // SAFETY: the caller vouches for `ROWS` rows of whole vectors.
+                let before = unsafe { isa.load_ptr(tile.place(r, v)) };
+                *sum = isa.mul_add(held, before, *sum);
+            }
+        }
+    }
+    if !bias.is_null() {
+        for (r, row) in sums.iter_mut().enumerate() {
+            // SAFETY: a bias that is not null has as many values as there are rows.
+            let bias = isa.splat(unsafe { *bias.add(r) });
+            for sum in row {
+                *sum = isa.add(*sum, bias);
+            }
+        }
+    }
+    if relu {
+        for row in &mut sums {
+            for sum in row {
+                // In this order NaN stays NaN.
+                *sum = isa.max(isa.zero(), *sum);
+            }
+        }
+    }
+    for (r, row) in sums.iter().enumerate() {
+        for (v, &sum) in row.iter().enumerate() {
+            // SAFETY: the caller vouches for `ROWS` rows of whole vectors.
+            unsafe { isa.store_ptr(tile.place(r, v), sum) };
+        }
+    }
+}
+
+/// Finishes and writes the rows and lanes of a tile that there are.
+///
+/// # Safety
+/// As [`micro_kernel`].
+#[inline(always)]
+unsafe fn finish_part<I: Isa, const ROWS: usize, const VECTORS: usize>(
+    isa: I,
+    tile: &Tile,
+    sums: &[[I::F32; VECTORS]; ROWS],
+) {
+    let Finish { held, bias, relu } = tile.finish;
+    // A copy: the sums themselves must not be indexed by what is known only at run time, or they
+    // would lie in memory all along.
+    let sums = *sums;
+    for (r, row) in sums.iter().enumerate().take(tile.rows) {
+        for (v, &sum) in row.iter().enumerate() {
             let lanes = if v + 1 == VECTORS {
                 tile.last_lanes
             } else {
                 LANES
             };
+            let mut sum = sum;
             // SAFETY: the caller vouches for `rows` rows, the last vector `last_lanes` lanes wide,
             // and for `rows` values of a bias that is not null.
             unsafe {
-                let target = tile.c.add(r * tile.c_row + v * tile.c_vector);
                 if held != 0.0 {
-                    let before = if lanes == LANES {
-                        isa.load_ptr(target)
-                    } else {
-                        isa.load_first_ptr(target, lanes)
-                    };
+                    let before = isa.load_first_ptr(tile.place(r, v), lanes);
                     sum = isa.mul_add(isa.splat(held), before, sum);
                 }
                 if !bias.is_null() {
                     sum = isa.add(sum, isa.splat(*bias.add(r)));
                 }
                 if relu {
-                    // In this order NaN stays NaN.
                     sum = isa.max(isa.zero(), sum);
                 }
-                if lanes == LANES {
-                    isa.store_ptr(target, sum);
-                } else {
-                    isa.store_first_ptr(target, sum, lanes);
-                }
+                isa.store_first_ptr(tile.place(r, v), sum, lanes);
             }
         }
     }
