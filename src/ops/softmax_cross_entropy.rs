@@ -141,7 +141,10 @@ mod tests {
             );
             assert_eq!(message, expected);
         }
-        assert_eq!(loss_of(vec![0.0, -0.0, 2.0], 3).unwrap(), 3.0f32.ln());
+        assert_eq!(
+            loss_of(vec![0.0, -0.0, 2.0], 3).unwrap(),
+            3.0f64.ln() as f32
+        );
         assert!(loss_of(vec![], 3).is_err());
     }
 

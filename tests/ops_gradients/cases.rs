@@ -310,6 +310,10 @@ fn network(cases: &mut Vec<Case>) {
         (16, 4, 17),
         (17, 7, 3),
         (33, 2, 5),
+        (20, 19, 33),
+        (0, 3, 2),
+        (3, 0, 2),
+        (3, 2, 0),
     ];
     for (images, inputs, outputs) in sizes {
         let shape = DenseShape {

@@ -5,7 +5,11 @@ mod naive;
 mod scan;
 mod wrong;
 
+use std::env;
 use std::path::Path;
+use std::process::Command;
+
+use taskweave_kernels::dispatch;
 
 #[test]
 fn every_case_agrees_with_its_reference() {
@@ -17,6 +21,21 @@ fn every_case_agrees_with_its_reference() {
         })
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// The set in use is chosen once per process, so every set runs in one of its own.
+#[test]
+fn every_case_agrees_on_every_instruction_set() {
+    for set in dispatch::all() {
+        let output = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "every_case_agrees_with_its_reference"])
+            .env(dispatch::ENV, set.name())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "on {}:\n{text}", set.name());
+        assert!(text.contains("1 passed"), "on {}:\n{text}", set.name());
+    }
 }
 
 #[test]
