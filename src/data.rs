@@ -29,6 +29,7 @@ mod load;
 mod mapped;
 pub mod npy;
 pub mod npz;
+mod quickstart;
 pub mod registry;
 
 pub use error::{DataError, FormatError, Warning};
@@ -37,3 +38,4 @@ pub use home::{DataHome, Origin};
 pub use images::{Dataset, ImageSet, ImageSetError, ImageShape, PixelStore};
 pub use load::{Checked, Part, check, load, load_located};
 pub use mapped::MappedBytes;
+pub use quickstart::{SUBSET_DATASETS, SUBSET_TEST, SUBSET_TRAIN, quickstart, write_subset};

@@ -207,14 +207,12 @@ pub enum DataError {
     #[error("the images that the program carries are damaged: {0}")]
     Embedded(FormatError),
     /// A class has too few images for the subset.
-    #[error(
-        "{dataset} has only {found} {split} images of class {class}; the subset takes {wanted}"
-    )]
+    #[error("class {class} has only {found} of the {dataset} {images}; the subset takes {wanted}")]
     TooFew {
         /// The dataset.
         dataset: &'static str,
-        /// "training" or "test".
-        split: &'static str,
+        /// Which images.
+        images: Part,
         /// Which class.
         class: usize,
         /// Images of it that are there.
