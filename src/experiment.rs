@@ -19,7 +19,6 @@ pub use runner::{RunObserver, RunSettings, TaskData, run};
 
 use serde::Serialize;
 
-use crate::multitask::OwnerRule;
 use crate::nn::{Initializer, NetSpec};
 use crate::optim::OptimizerSpec;
 use crate::train::{EarlyStoppingSettings, Importance};
@@ -115,8 +114,8 @@ pub struct Protocol {
 pub struct OwnerSettings {
     /// What makes a position important.
     pub importance: Importance,
-    /// The percentile, and how the share above it is spread.
-    pub rule: OwnerRule,
+    /// Percentile of importance, 0 to 100, below which a task owns nothing.
+    pub percentile: f64,
     /// Images of every task, from the beginning of the training set, that gradients are taken over.
     pub selection_images: usize,
 }

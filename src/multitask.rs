@@ -9,4 +9,4 @@ mod importance;
 mod owners;
 
 pub use importance::MeanGradient;
-pub use owners::{Balance, OwnerError, OwnerRule, Owned, choose_owners};
+pub use owners::{Owned, OwnerError, choose_owners};

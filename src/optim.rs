@@ -83,7 +83,7 @@ impl OptimizerSpec {
     /// Buffers of a parameter's size that the optimiser keeps for it.
     pub fn state_buffers(&self) -> usize {
         match self {
-            Self::Sgd { momentum, .. } if *momentum == 0.0 => 0,
+            Self::Sgd { momentum: 0.0, .. } => 0,
             Self::Sgd { .. } => 1,
             Self::Adam(_) | Self::AdamW { .. } => 2,
         }
@@ -129,13 +129,7 @@ impl Optimizer {
     ///
     /// # Panics
     /// If there is no such parameter, or the slices differ in length.
-    pub fn update(
-        &mut self,
-        slot: usize,
-        weights: &mut [f32],
-        grad: &[f32],
-        owned: Option<&[u8]>,
-    ) {
+    pub fn update(&mut self, slot: usize, weights: &mut [f32], grad: &[f32], owned: Option<&[u8]>) {
         let set = dispatch::active();
         let parameters = Parameters {
             weights,
@@ -147,9 +141,9 @@ impl Optimizer {
         match self.spec {
             OptimizerSpec::Sgd {
                 learning_rate,
-                momentum,
+                momentum: 0.0,
                 ..
-            } if momentum == 0.0 => update::sgd(set, learning_rate * factor, parameters),
+            } => update::sgd(set, learning_rate * factor, parameters),
             OptimizerSpec::Sgd {
                 learning_rate,
                 momentum,

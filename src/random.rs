@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn every_part_of_the_key_matters() {
-        let first = |seed, purpose, epoch, index| Stream::new(seed, purpose, epoch, index).uniform();
+        let first =
+            |seed, purpose, epoch, index| Stream::new(seed, purpose, epoch, index).uniform();
         let base = first(0, Purpose::Shuffle, 0, 0);
         for other in [
             first(1, Purpose::Shuffle, 0, 0),
@@ -155,9 +156,19 @@ mod tests {
     fn shuffle_permutes_and_takes_empty_slices() {
         let mut items: Vec<u32> = (0..1_000).collect();
         Stream::new(0, Purpose::Shuffle, 0, 0).shuffle(&mut items);
-        assert!(items.iter().enumerate().any(|(at, &item)| at as u32 != item));
+        assert!(
+            items
+                .iter()
+                .enumerate()
+                .any(|(at, &item)| at as u32 != item)
+        );
         items.sort_unstable();
-        assert!(items.iter().enumerate().all(|(at, &item)| at as u32 == item));
+        assert!(
+            items
+                .iter()
+                .enumerate()
+                .all(|(at, &item)| at as u32 == item)
+        );
         Stream::new(0, Purpose::Shuffle, 0, 0).shuffle::<u8>(&mut []);
         assert_eq!(Stream::new(0, Purpose::Shuffle, 0, 0).below(0), 0);
     }

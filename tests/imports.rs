@@ -17,18 +17,44 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("multitask", &["random", "tensor", "autograd", "ops", "nn"]),
     (
         "train",
-        &["random", "tensor", "autograd", "ops", "nn", "optim", "multitask"],
+        &[
+            "random",
+            "tensor",
+            "autograd",
+            "ops",
+            "nn",
+            "optim",
+            "multitask",
+        ],
     ),
     (
         "experiment",
         &[
-            "random", "tensor", "autograd", "ops", "nn", "optim", "multitask", "train", "data", "metrics",
+            "random",
+            "tensor",
+            "autograd",
+            "ops",
+            "nn",
+            "optim",
+            "multitask",
+            "train",
+            "data",
+            "metrics",
         ],
     ),
     (
         "cli",
         &[
-            "random", "tensor", "autograd", "ops", "nn", "optim", "multitask", "train", "data", "metrics",
+            "random",
+            "tensor",
+            "autograd",
+            "ops",
+            "nn",
+            "optim",
+            "multitask",
+            "train",
+            "data",
+            "metrics",
             "experiment",
         ],
     ),
@@ -48,7 +74,9 @@ fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
 /// The rooms named behind `crate::` in code; comments and doc examples do not count.
 fn imported_rooms(source: &str) -> BTreeSet<String> {
     let mut rooms = BTreeSet::new();
-    let code = source.lines().map(|line| line.split("//").next().unwrap_or(""));
+    let code = source
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(""));
     for line in code {
         for part in line.split("crate::").skip(1) {
             let name: String = part
@@ -109,8 +137,14 @@ fn the_kernels_know_nothing_of_the_rooms() {
 
 #[test]
 fn an_import_against_the_direction_is_caught() {
-    assert_eq!(violations("tensor", "use crate::cli::Failure;"), ["tensor imports cli"]);
-    assert_eq!(violations("metrics", "fn f(_: crate::nn::NetSpec) {}"), ["metrics imports nn"]);
+    assert_eq!(
+        violations("tensor", "use crate::cli::Failure;"),
+        ["tensor imports cli"]
+    );
+    assert_eq!(
+        violations("metrics", "fn f(_: crate::nn::NetSpec) {}"),
+        ["metrics imports nn"]
+    );
     assert!(violations("train", "use crate::nn::Network; // not crate::cli").is_empty());
     assert_eq!(violations("attic", ""), ["attic is not a known room"]);
 }

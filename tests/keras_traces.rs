@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use taskweave::data::npy;
-use taskweave::multitask::{Balance, MeanGradient, OwnerRule};
+use taskweave::multitask::MeanGradient;
 use taskweave::nn::NetSpec;
 use taskweave::optim::{AdamSettings, OptimizerSpec};
 use taskweave::tensor::Tensor;
@@ -50,7 +50,13 @@ impl Trace {
     }
 
     /// One task's parameters, from arrays `prefix/layer/part` with a leading axis of `tasks` tasks.
-    fn parameters(&mut self, prefix: &str, names: &[&str], task: usize, tasks: usize) -> Vec<Vec<f32>> {
+    fn parameters(
+        &mut self,
+        prefix: &str,
+        names: &[&str],
+        task: usize,
+        tasks: usize,
+    ) -> Vec<Vec<f32>> {
         names
             .iter()
             .map(|name| {
@@ -75,7 +81,9 @@ impl Trace {
 }
 
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/traces").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/traces")
+        .join(name)
 }
 
 /// Fails where a value is further off than allowed, or not a number.
@@ -83,7 +91,10 @@ fn assert_within(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
         let close = (found - expected).abs() <= tolerance;
-        assert!(close, "{what}, position {at}: {found} instead of {expected}");
+        assert!(
+            close,
+            "{what}, position {at}: {found} instead of {expected}"
+        );
     }
 }
 
@@ -140,7 +151,12 @@ fn replay(trace: &mut Trace, model: &mut Model, optimizer: OptimizerSpec, names:
         model.set_values(task, &x, &y);
         model.forward(&[task]).unwrap();
         let (_, probabilities) = trace.array(&format!("p{task}"));
-        assert_within("probabilities", &softmax(model.logits(task)), &probabilities, 1e-5);
+        assert_within(
+            "probabilities",
+            &softmax(model.logits(task)),
+            &probabilities,
+            1e-5,
+        );
     }
 }
 
@@ -151,13 +167,18 @@ fn softmax(logits: &Tensor) -> Vec<f32> {
     taskweave_kernels::lanes::unpack(set, BATCH, 5, logits.data(), &mut rows);
     for row in rows.chunks_exact_mut(5) {
         let total: f32 = row.iter().map(|logit| logit.exp()).sum();
-        row.iter_mut().for_each(|logit| *logit = logit.exp() / total);
+        row.iter_mut()
+            .for_each(|logit| *logit = logit.exp() / total);
     }
     rows
 }
 
 fn dense_names(layer: usize) -> [String; 2] {
-    let layer = if layer == 0 { "dense".to_owned() } else { format!("dense_{layer}") };
+    let layer = if layer == 0 {
+        "dense".to_owned()
+    } else {
+        format!("dense_{layer}")
+    };
     [format!("{layer}/kernel"), format!("{layer}/bias")]
 }
 
@@ -174,7 +195,9 @@ const MASKED: [&str; 6] = [
 fn replay_dedicated(name: &str, optimizer: OptimizerSpec, first_layer: usize) {
     let mut trace = Trace::open(name);
     let mut model = Model::new(BATCH, 1.0);
-    let names: Vec<String> = (first_layer..first_layer + 3).flat_map(dense_names).collect();
+    let names: Vec<String> = (first_layer..first_layer + 3)
+        .flat_map(dense_names)
+        .collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let initial = tensors(trace.parameters("w0", &names, 0, 1));
     model.add_task("traced", net(), initial).unwrap();
@@ -239,11 +262,8 @@ fn masked_mlp_80() {
     let mut trace = Trace::open("masked_mlp_80");
     let (mut model, gradients) = masked_model(&mut trace);
     let (_, percentile) = trace.array("percentile");
-    let rule = OwnerRule {
-        percentile: f64::from(percentile[0]),
-        balance: Balance::Tensor,
-    };
-    let owners = owners_by_importance(&model, &gradients, rule, 0).unwrap();
+    let percentile = f64::from(percentile[0]);
+    let owners = owners_by_importance(&model, &gradients, percentile, 0).unwrap();
     let masks = MASKED.map(|name| format!("{name}_mask"));
     let masks = masks.each_ref().map(String::as_str);
     for (task, owners) in owners.into_iter().enumerate() {
@@ -263,7 +283,10 @@ fn masked_mlp_80() {
         let owned = model.tasks()[task].owned().unwrap();
         for (value, owned) in model.parameters(task).zip(owned) {
             for (value, owned) in value.data().iter().zip(owned) {
-                assert!(*owned == 1 || value.to_bits() == 0, "an unowned weight is {value}");
+                assert!(
+                    *owned == 1 || value.to_bits() == 0,
+                    "an unowned weight is {value}"
+                );
             }
         }
     }

@@ -183,18 +183,23 @@ fn noise(len: usize, index: u64) -> Buffer {
 
 fn row_major([m, k, n]: [usize; 3], batch: usize) -> Measurement {
     let (a, b, mut c) = (noise(m * k, 0), noise(k * n, 1), noise(m * n, 2));
-    measure(format!("gemm {m}x{k}x{n}, row-major"), batch, m * k * n, || {
-        let product = Gemm {
-            m,
-            n,
-            k,
-            alpha: 1.0,
-            a: Matrix::row_major(&a, k),
-            b: Matrix::row_major(&b, n),
-            beta: 0.0,
-        };
-        gemm(dispatch::active(), &product, &mut c, [n, 1]);
-    })
+    measure(
+        format!("gemm {m}x{k}x{n}, row-major"),
+        batch,
+        m * k * n,
+        || {
+            let product = Gemm {
+                m,
+                n,
+                k,
+                alpha: 1.0,
+                a: Matrix::row_major(&a, k),
+                b: Matrix::row_major(&b, n),
+                beta: 0.0,
+            };
+            gemm(dispatch::active(), &product, &mut c, [n, 1]);
+        },
+    )
 }
 
 /// The three products of a dense layer of 1,000 inputs and outputs, in lanes.
@@ -208,7 +213,13 @@ fn dense_layer(images: usize) -> Vec<Measurement> {
     let len = lanes::lanes_len(images, 1_000);
     let packed = |index| {
         let mut buffer = Buffer::zeroed(len);
-        lanes::pack(set, images, 1_000, &noise(images * 1_000, index), &mut buffer);
+        lanes::pack(
+            set,
+            images,
+            1_000,
+            &noise(images * 1_000, index),
+            &mut buffer,
+        );
         buffer
     };
     let (x, grad_output) = (packed(0), packed(1));
@@ -237,7 +248,9 @@ fn dense_layer(images: usize) -> Vec<Measurement> {
 /// Labels and pixels of a benchmark's images.
 fn random_images(count: usize, features: usize, classes: u32) -> (Vec<u8>, Vec<u8>) {
     let mut stream = Stream::new(0, Purpose::Benchmark, 0, 0);
-    let pixels = (0..count * features).map(|_| stream.below(256) as u8).collect();
+    let pixels = (0..count * features)
+        .map(|_| stream.below(256) as u8)
+        .collect();
     let labels = (0..count).map(|_| stream.below(classes) as u8).collect();
     (pixels, labels)
 }
@@ -255,14 +268,18 @@ fn step(net: Net, batch: usize) -> Result<Measurement, Failure> {
         Initializer::GlorotUniform.draw(parameter, &mut stream)
     });
     let mut model = Model::new(batch, 255.0);
-    model.add_task(name, spec.clone(), weights.collect()).map_err(failed)?;
+    model
+        .add_task(name, spec.clone(), weights.collect())
+        .map_err(failed)?;
     let mut optimizer = model.optimizer(OptimizerSpec::adam());
     let order: Vec<usize> = (0..batch).collect();
     let mut result = Ok(());
     let work = batch * spec.multiply_adds().1;
     let measurement = measure(format!("step {name}, batch {batch}"), batch, work, || {
         model.set_batch(0, &images, &order);
-        result = model.forward(&[0]).and_then(|()| model.backward(&[(0, 1.0)]));
+        result = model
+            .forward(&[0])
+            .and_then(|()| model.backward(&[(0, 1.0)]));
         model.update(&mut optimizer);
     });
     result.map_err(failed)?;

@@ -123,7 +123,8 @@ fn epoch_bar(report: &StepReport<'_>) -> ProgressBar {
         Some(report.images as u64),
         ProgressDrawTarget::stderr_with_hz(10),
     );
-    let template = "  epoch {prefix:>3} [{bar:24}] {pos}/{len} images, {per_sec}, {eta} left, {msg}";
+    let template =
+        "  epoch {prefix:>3} [{bar:24}] {pos}/{len} images, {per_sec}, {eta} left, {msg}";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }

@@ -9,8 +9,8 @@ use super::progress::{EpochProgress, Style};
 use super::{Failure, data as data_command, thread_count, with_threads};
 use crate::data::{self, Dataset, ImageSet};
 use crate::experiment::{
-    self, Answer, Estimate, Experiment, ExperimentError, ModelOutcome, OutputFolder,
-    ProtocolName, ReportSection, RunObserver, RunSettings, Source, TaskData,
+    self, Answer, Estimate, Experiment, ExperimentError, ModelOutcome, OutputFolder, ProtocolName,
+    ReportSection, RunObserver, RunSettings, Source, TaskData,
 };
 use crate::train::{Observer, TaskImages};
 
@@ -144,7 +144,10 @@ fn task_data<'a>(
 
 fn announce(experiment: &Experiment, settings: &RunSettings, data: &[TaskData<'_>]) {
     let images = data.iter().map(|task| task.train.len()).max().unwrap_or(0);
-    let bytes = data.iter().map(|task| task.train.pixels().len() + task.test.pixels().len()).sum();
+    let bytes = data
+        .iter()
+        .map(|task| task.train.pixels().len() + task.test.pixels().len())
+        .sum();
     eprintln!("{}: {}", experiment.name, experiment.summary);
     eprintln!(
         "{} threads, {}, seed {}; {}",
@@ -178,7 +181,8 @@ impl<W: Write> Printer<'_, W> {
 
 impl<W: Write> RunObserver for Printer<'_, W> {
     fn begins(&mut self, title: &str, tasks: &[&str]) {
-        self.progress.begin(tasks.iter().map(|&task| task.to_owned()).collect());
+        self.progress
+            .begin(tasks.iter().map(|&task| task.to_owned()).collect());
         if !self.quiet {
             eprintln!("{title}");
         }
@@ -201,7 +205,11 @@ impl<W: Write> RunObserver for Printer<'_, W> {
     fn ends(&mut self, outcome: &ModelOutcome) -> Result<(), ExperimentError> {
         if !self.quiet {
             let fit = &outcome.fit;
-            let why = if fit.stopped_early { "stopped early" } else { "reached the limit" };
+            let why = if fit.stopped_early {
+                "stopped early"
+            } else {
+                "reached the limit"
+            };
             eprintln!(
                 "  {why} after {} epochs and {:.1} s; restored the weights of epoch {}",
                 fit.history.len(),
@@ -210,7 +218,11 @@ impl<W: Write> RunObserver for Printer<'_, W> {
             );
         }
         let experiment = self.experiment;
-        for section in experiment.reports.iter().filter(|s| s.model == outcome.kind) {
+        for section in experiment
+            .reports
+            .iter()
+            .filter(|s| s.model == outcome.kind)
+        {
             let Some(task) = outcome.tasks.iter().find(|task| task.task == section.task) else {
                 continue;
             };

@@ -137,7 +137,12 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped_by_thousands() {
-        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (5_800_010, "5,800,010")] {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (5_800_010, "5,800,010"),
+        ] {
             assert_eq!(grouped(number), text);
         }
     }

@@ -88,7 +88,8 @@ fn open_to_others(file: &NamedTempFile) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        file.as_file()
+            .set_permissions(std::fs::Permissions::from_mode(0o644))?;
     }
     #[cfg(not(unix))]
     let _ = file;
@@ -153,7 +154,11 @@ fn tensor_bytes(model: &Model) -> Vec<StoredTensor> {
                 name,
                 dtype: Dtype::F32,
                 shape: spec.shape.clone(),
-                bytes: value.data().iter().flat_map(|value| value.to_le_bytes()).collect(),
+                bytes: value
+                    .data()
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect(),
             });
         }
     }
@@ -195,8 +200,14 @@ fn metrics(
     let times: serde_json::Map<String, serde_json::Value> = outcomes
         .iter()
         .map(|outcome| {
-            let epochs: Vec<f64> = outcome.fit.history.iter().map(|epoch| epoch.seconds).collect();
-            let seconds = json!({ "training_seconds": outcome.fit.seconds, "epoch_seconds": epochs });
+            let epochs: Vec<f64> = outcome
+                .fit
+                .history
+                .iter()
+                .map(|epoch| epoch.seconds)
+                .collect();
+            let seconds =
+                json!({ "training_seconds": outcome.fit.seconds, "epoch_seconds": epochs });
             (outcome.name.clone(), seconds)
         })
         .collect();

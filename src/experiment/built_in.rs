@@ -4,7 +4,6 @@ use super::{
     Experiment, ExperimentError, ModelKind, OwnerSettings, Protocol, ReportSection, Source, Task,
     Training,
 };
-use crate::multitask::{Balance, OwnerRule};
 use crate::nn::{Initializer, NetSpec};
 use crate::optim::OptimizerSpec;
 use crate::train::{EarlyStoppingSettings, Importance};
@@ -55,10 +54,16 @@ pub fn built_in() -> Vec<Experiment> {
 /// When there is none; the error names the most similar one.
 pub fn find(name: &str) -> Result<Experiment, ExperimentError> {
     let experiments = built_in();
-    if let Some(found) = experiments.iter().find(|experiment| experiment.name == name) {
+    if let Some(found) = experiments
+        .iter()
+        .find(|experiment| experiment.name == name)
+    {
         return Ok(found.clone());
     }
-    let names: Vec<&str> = experiments.iter().map(|experiment| experiment.name).collect();
+    let names: Vec<&str> = experiments
+        .iter()
+        .map(|experiment| experiment.name)
+        .collect();
     let similarity = |candidate: &str| strsim::jaro_winkler(&name.to_lowercase(), candidate);
     let suggestion = names
         .iter()
@@ -80,10 +85,7 @@ fn reference_protocol() -> Protocol {
         },
         owners: OwnerSettings {
             importance: Importance::Gradient,
-            rule: OwnerRule {
-                percentile: 90.0,
-                balance: Balance::Tensor,
-            },
+            percentile: 90.0,
             selection_images: 60_000,
         },
         training: Training {
@@ -106,10 +108,7 @@ fn default_protocol() -> Protocol {
     Protocol {
         owners: OwnerSettings {
             importance: Importance::Magnitude,
-            rule: OwnerRule {
-                percentile: 80.0,
-                ..reference.owners.rule
-            },
+            percentile: 80.0,
             ..reference.owners
         },
         training: Training {
@@ -150,7 +149,7 @@ fn quickstart() -> Experiment {
         name: "quickstart",
         summary: "the same question on 6,000 images of each set that come with the program: offline, in seconds",
         source: Source::Embedded,
-        net: NetSpec::mlp(784, &[256; 3], 10),
+        net: NetSpec::mlp(784, &[800; 3], 10),
         default: small(default_protocol()),
         reference: small(reference_protocol()),
         ..digits_fashion_mlp()

@@ -39,11 +39,13 @@ impl Estimate {
         let flops = peak::fma_peak_gflops(dispatch::active(), threads) * 1e9;
         let (forward, train) = experiment.net.multiply_adds();
         let validation = train_images as f64 * training.validation_split;
-        let per_net = 2.0
-            * (train as f64 * (train_images as f64 - validation) + forward as f64 * validation);
+        let per_net =
+            2.0 * (train as f64 * (train_images as f64 - validation) + forward as f64 * validation);
         let dedicated = |task: &usize| {
             let reports = experiment.reports.iter();
-            reports.clone().any(|r| r.model == ModelKind::Dedicated && r.task == *task)
+            reports
+                .clone()
+                .any(|r| r.model == ModelKind::Dedicated && r.task == *task)
         };
         let tasks = experiment.tasks.len();
         let nets = tasks + (0..tasks).filter(dedicated).count();
@@ -92,7 +94,12 @@ mod tests {
 
     #[test]
     fn durations_take_the_unit_that_suits() {
-        for (seconds, text) in [(0.2, "1 s"), (89.0, "89 s"), (600.0, "10 min"), (7_200.0, "2.0 h")] {
+        for (seconds, text) in [
+            (0.2, "1 s"),
+            (89.0, "89 s"),
+            (600.0, "10 min"),
+            (7_200.0, "2.0 h"),
+        ] {
             assert_eq!(duration(seconds), text);
         }
     }

@@ -102,12 +102,17 @@ impl Runner<'_> {
             }
             _ => "Multitask Model".to_owned(),
         };
-        let names: Vec<&str> = tasks.iter().map(|&task| self.experiment.tasks[task].name).collect();
+        let names: Vec<&str> = tasks
+            .iter()
+            .map(|&task| self.experiment.tasks[task].name)
+            .collect();
         self.observer.begins(&title, &names);
-        let outcome = self.train(kind, tasks).map_err(|source| ExperimentError::Train {
-            model: title.clone(),
-            source,
-        });
+        let outcome = self
+            .train(kind, tasks)
+            .map_err(|source| ExperimentError::Train {
+                model: title.clone(),
+                source,
+            });
         let (mut model, fit) = outcome?;
         let mut results = Vec::new();
         let mut warnings = Vec::new();
@@ -129,7 +134,11 @@ impl Runner<'_> {
                     layers,
                 });
             }
-            results.push(self.task_outcome(task, &predictions, model.tasks()[slot].owned_count())?);
+            results.push(self.task_outcome(
+                task,
+                &predictions,
+                model.tasks()[slot].owned_count(),
+            )?);
         }
         let outcome = ModelOutcome {
             kind,
@@ -194,7 +203,10 @@ impl Runner<'_> {
         let specs = self.experiment.net.parameters();
         let draw = |(index, spec)| {
             let stream = (task * specs.len() + index) as u64;
-            initializer.draw(spec, &mut Stream::new(self.settings.seed, purpose, 0, stream))
+            initializer.draw(
+                spec,
+                &mut Stream::new(self.settings.seed, purpose, 0, stream),
+            )
         };
         specs.iter().enumerate().map(draw).collect()
     }
@@ -209,7 +221,7 @@ impl Runner<'_> {
         let owners = select_owners(
             model,
             &selection,
-            settings.rule,
+            settings.percentile,
             settings.importance,
             self.settings.seed,
             self.observer.training(),

@@ -38,7 +38,11 @@ impl MeanGradient {
         let scale = 1.0 / self.images.max(1) as f64;
         self.sums
             .into_iter()
-            .map(|sum| sum.into_iter().map(|value| (value * scale) as f32).collect())
+            .map(|sum| {
+                sum.into_iter()
+                    .map(|value| (value * scale) as f32)
+                    .collect()
+            })
             .collect()
     }
 }

@@ -6,34 +6,12 @@
 //! descending, ties in a seeded random order; the task takes the first *share* of them, or all if
 //! fewer are left. Ownership therefore never overlaps, whatever ties.
 
-use serde::Serialize;
 use thiserror::Error;
 
 use crate::random::Stream;
 
 /// Which positions of a tensor a task owns: 1 where it does, 0 elsewhere.
 pub type Owned = Vec<u8>;
-
-/// How a task's share is spread over a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// The most important positions of the whole tensor.
-    Tensor,
-    /// The most important positions of every output unit (column of `[inputs, outputs]`), the same
-    /// number for each, so that no unit and no class is left without inputs. Tensors of one axis
-    /// are shared as with [`Tensor`](Self::Tensor).
-    Output,
-}
-
-/// A percentile and how the share above it is spread.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct OwnerRule {
-    /// Percentile of importance below which a task owns nothing, 0 to 100.
-    pub percentile: f64,
-    /// How the share is spread.
-    pub balance: Balance,
-}
 
 /// Importances or settings that no owners can be chosen by.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -46,7 +24,9 @@ pub enum OwnerError {
         percentile: f64,
     },
     /// An importance is infinite or not a number.
-    #[error("the importance of position {position} for task {task} is {value}, not a finite number")]
+    #[error(
+        "the importance of position {position} for task {task} is {value}, not a finite number"
+    )]
     NotFinite {
         /// Which task, in order from 0.
         task: usize,
@@ -69,64 +49,49 @@ pub enum OwnerError {
 
 /// Chooses the owners of one tensor's positions.
 ///
-/// `shape` is the tensor's, `importance[task]` holds a value per position (a gradient or a weight;
-/// its magnitude counts), and `ties(task)` is the stream that orders equal values. Returns each
-/// task's positions.
+/// `importance[task]` holds a value for each of the `len` positions (a gradient or a weight; its
+/// magnitude counts), and `ties(task)` is the stream that orders equal values. Returns each task's
+/// positions.
 ///
 /// # Errors
 /// When the percentile is outside 0 to 100, or an importance is not finite.
 ///
 /// ```
-/// use taskweave::multitask::{choose_owners, Balance, OwnerRule};
+/// use taskweave::multitask::choose_owners;
 /// use taskweave::random::{Purpose, Stream};
-/// let rule = OwnerRule { percentile: 50.0, balance: Balance::Tensor };
 /// let ties = |task| Stream::new(0, Purpose::OwnerTies, 0, task as u64);
-/// let owners = choose_owners(rule, &[4], &[&[0.1, -0.9, 0.5, 0.0], &[0.2, 0.9, 0.8, -0.1]], ties)?;
+/// let owners = choose_owners(50.0, 4, &[&[0.1, -0.9, 0.5, 0.0], &[0.2, 0.9, 0.8, -0.1]], ties)?;
 /// assert_eq!(owners[0], [0, 1, 1, 0]);
 /// assert_eq!(owners[1], [1, 0, 0, 1]);
 /// # Ok::<(), taskweave::multitask::OwnerError>(())
 /// ```
 pub fn choose_owners(
-    rule: OwnerRule,
-    shape: &[usize],
+    percentile: f64,
+    len: usize,
     importance: &[&[f32]],
     mut ties: impl FnMut(usize) -> Stream,
 ) -> Result<Vec<Owned>, OwnerError> {
-    if !(0.0..=100.0).contains(&rule.percentile) {
-        return Err(OwnerError::Percentile {
-            percentile: rule.percentile,
-        });
+    if !(0.0..=100.0).contains(&percentile) {
+        return Err(OwnerError::Percentile { percentile });
     }
-    let len = shape.iter().product();
     check_importance(len, importance)?;
-    let columns = match (rule.balance, shape) {
-        (Balance::Output, [_, .., outputs]) => *outputs,
-        _ => 1,
-    };
     let mut taken = vec![false; len];
     let mut owners = Vec::with_capacity(importance.len());
     for (task, importance) in importance.iter().enumerate() {
         let mut order: Vec<u32> = (0..len as u32).collect();
         ties(task).shuffle(&mut order);
+        let mut candidates: Vec<usize> = (0..len).filter(|&position| !taken[position]).collect();
+        let share = share(len, percentile).min(candidates.len());
+        if share < candidates.len() {
+            candidates.select_nth_unstable_by(share, |&a, &b| {
+                let by_importance = importance[b].abs().total_cmp(&importance[a].abs());
+                by_importance.then(order[a].cmp(&order[b]))
+            });
+        }
         let mut owned = vec![0; len];
-        for column in 0..columns {
-            let mut candidates: Vec<(u32, usize)> = (column..len)
-                .step_by(columns)
-                .filter(|&position| !taken[position])
-                .map(|position| (order[position], position))
-                .collect();
-            let share = share(len / columns, rule.percentile).min(candidates.len());
-            let descending = |a: &(u32, usize), b: &(u32, usize)| {
-                let by_importance = importance[b.1].abs().total_cmp(&importance[a.1].abs());
-                by_importance.then(a.0.cmp(&b.0))
-            };
-            if share < candidates.len() {
-                candidates.select_nth_unstable_by(share, descending);
-            }
-            for &(_, position) in &candidates[..share] {
-                owned[position] = 1;
-                taken[position] = true;
-            }
+        for &position in &candidates[..share] {
+            owned[position] = 1;
+            taken[position] = true;
         }
         owners.push(owned);
     }
@@ -165,11 +130,6 @@ mod tests {
     use crate::random::Purpose;
     use proptest::prelude::*;
 
-    const TENSOR_90: OwnerRule = OwnerRule {
-        percentile: 90.0,
-        balance: Balance::Tensor,
-    };
-
     fn ties(task: usize) -> Stream {
         Stream::new(0, Purpose::OwnerTies, 0, task as u64)
     }
@@ -199,24 +159,20 @@ mod tests {
     #[test]
     fn all_gradients_zero_still_give_every_task_its_own_share() {
         let zeros = vec![0.0; 1_000];
-        let owners = choose_owners(TENSOR_90, &[1_000], &[&zeros, &zeros], ties).unwrap();
+        let owners = choose_owners(90.0, 1_000, &[&zeros, &zeros], ties).unwrap();
         assert_eq!(owners.iter().map(count).collect::<Vec<_>>(), [100, 100]);
         assert!(owners[0].iter().zip(&owners[1]).all(|(a, b)| a + b <= 1));
-        let again = choose_owners(TENSOR_90, &[1_000], &[&zeros, &zeros], ties).unwrap();
+        let again = choose_owners(90.0, 1_000, &[&zeros, &zeros], ties).unwrap();
         assert_eq!(owners, again);
         let other_seed = |task| Stream::new(1, Purpose::OwnerTies, 0, task as u64);
-        let other = choose_owners(TENSOR_90, &[1_000], &[&zeros, &zeros], other_seed).unwrap();
+        let other = choose_owners(90.0, 1_000, &[&zeros, &zeros], other_seed).unwrap();
         assert_ne!(owners, other);
     }
 
     #[test]
     fn three_tasks_take_turns_in_order() {
-        let rule = OwnerRule {
-            percentile: 75.0,
-            balance: Balance::Tensor,
-        };
         let same = [0.5, 0.9, 0.1, 0.7, 0.3];
-        let owners = choose_owners(rule, &[5], &[&same, &same, &same], ties).unwrap();
+        let owners = choose_owners(75.0, 5, &[&same, &same, &same], ties).unwrap();
         assert_eq!(owners[0], [0, 1, 0, 1, 0]);
         assert_eq!(owners[1], [1, 0, 0, 0, 1]);
         assert_eq!(owners[2], [0, 0, 1, 0, 0], "only one position was left");
@@ -224,47 +180,18 @@ mod tests {
 
     #[test]
     fn a_task_may_find_nothing_free() {
-        let rule = OwnerRule {
-            percentile: 0.0,
-            balance: Balance::Tensor,
-        };
-        let owners = choose_owners(rule, &[3], &[&[1.0; 3], &[1.0; 3]], ties).unwrap();
+        let owners = choose_owners(0.0, 3, &[&[1.0; 3], &[1.0; 3]], ties).unwrap();
         assert_eq!(owners, [vec![1, 1, 1], vec![0, 0, 0]]);
     }
 
     #[test]
-    fn balanced_by_output_gives_every_unit_the_same_share() {
-        let rule = OwnerRule {
-            percentile: 80.0,
-            balance: Balance::Output,
-        };
-        let (inputs, outputs) = (50, 4);
-        // All the importance lies on the first unit.
-        let importance: Vec<f32> = (0..inputs * outputs)
-            .map(|at| if at % outputs == 0 { 1.0 + at as f32 } else { 1e-3 })
-            .collect();
-        let owners =
-            choose_owners(rule, &[inputs, outputs], &[&importance, &importance], ties).unwrap();
-        for owned in &owners {
-            for column in 0..outputs {
-                let share = owned.iter().skip(column).step_by(outputs).filter(|o| **o == 1);
-                assert_eq!(share.count(), 10);
-            }
-        }
-        let bias = [1.0, 2.0, 3.0, 4.0];
-        let owners = choose_owners(rule, &[4], &[&bias], ties).unwrap();
-        assert_eq!(owners[0], [0, 0, 0, 1]);
-    }
-
-    #[test]
     fn what_cannot_be_ranked_is_refused() {
-        let error = choose_owners(TENSOR_90, &[2], &[&[0.0, f32::NAN]], ties).unwrap_err();
+        let error = choose_owners(90.0, 2, &[&[0.0, f32::NAN]], ties).unwrap_err();
         assert!(matches!(error, OwnerError::NotFinite { position: 1, .. }));
-        let error = choose_owners(TENSOR_90, &[2], &[&[0.0]], ties).unwrap_err();
+        let error = choose_owners(90.0, 2, &[&[0.0]], ties).unwrap_err();
         assert!(matches!(error, OwnerError::Length { found: 1, .. }));
         for percentile in [-1.0, 100.5, f64::NAN] {
-            let rule = OwnerRule { percentile, ..TENSOR_90 };
-            let error = choose_owners(rule, &[1], &[&[0.0]], ties).unwrap_err();
+            let error = choose_owners(percentile, 1, &[&[0.0]], ties).unwrap_err();
             assert!(matches!(error, OwnerError::Percentile { .. }));
         }
     }
@@ -289,8 +216,7 @@ mod tests {
             percentile in 0.0..=100.0_f64,
         ) {
             let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
-            let rule = OwnerRule { percentile, balance: Balance::Tensor };
-            let owners = choose_owners(rule, &[values.len()], &[&values], ties).unwrap();
+            let owners = choose_owners(percentile, values.len(), &[&values], ties).unwrap();
             prop_assert_eq!(&owners[0], &at_or_above_percentile(&values, percentile));
         }
 
@@ -298,12 +224,10 @@ mod tests {
         fn no_position_has_two_owners(
             values in prop::collection::vec(-3_i8..=3, 3 * 24),
             percentile in 0.0..=100.0_f64,
-            balance in prop_oneof![Just(Balance::Tensor), Just(Balance::Output)],
         ) {
             let values: Vec<f32> = values.into_iter().map(f32::from).collect();
             let tasks: Vec<&[f32]> = values.chunks_exact(24).collect();
-            let rule = OwnerRule { percentile, balance };
-            let owners = choose_owners(rule, &[6, 4], &tasks, ties).unwrap();
+            let owners = choose_owners(percentile, 24, &tasks, ties).unwrap();
             for position in 0..24 {
                 prop_assert!(owners.iter().map(|owned| owned[position]).sum::<u8>() <= 1);
             }

@@ -90,7 +90,10 @@ mod tests {
         ] {
             let (kernel, _) = kernel_and_bias(initializer);
             let found = standard_deviation(&kernel);
-            assert!((found / expected - 1.0).abs() < 0.01, "{initializer:?}: {found}");
+            assert!(
+                (found / expected - 1.0).abs() < 0.01,
+                "{initializer:?}: {found}"
+            );
         }
     }
 }

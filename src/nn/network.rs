@@ -60,7 +60,10 @@ impl Network {
         }
         let images = tape.leaf(Tensor::zeros(TensorSpec::lanes([batch, net.inputs])));
         let labels = tape.leaf(Tensor::zeros_row_major([batch]));
-        let parameters: Vec<Var> = values.into_iter().map(|value| tape.parameter(value)).collect();
+        let parameters: Vec<Var> = values
+            .into_iter()
+            .map(|value| tape.parameter(value))
+            .collect();
         let mut hidden = Vec::new();
         let mut signal = images;
         let mut classes = net.inputs;

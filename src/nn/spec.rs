@@ -19,7 +19,11 @@ pub enum LayerSpec {
 impl LayerSpec {
     /// The activation behind a dense layer.
     pub(crate) fn activation(relu: bool) -> Activation {
-        if relu { Activation::Relu } else { Activation::Linear }
+        if relu {
+            Activation::Relu
+        } else {
+            Activation::Linear
+        }
     }
 }
 
@@ -90,7 +94,11 @@ impl NetSpec {
                 fan_in,
                 fan_out: units,
             };
-            parameters.push(parameter("kernel", vec![fan_in, units], ParameterKind::Kernel));
+            parameters.push(parameter(
+                "kernel",
+                vec![fan_in, units],
+                ParameterKind::Kernel,
+            ));
             parameters.push(parameter("bias", vec![units], ParameterKind::Bias));
             fan_in = units;
         }
@@ -117,7 +125,10 @@ impl NetSpec {
 
     /// Features of every activation, per image: the input and each layer's output.
     pub fn activation_features(&self) -> usize {
-        let outputs = self.layers.iter().map(|LayerSpec::Dense { units, .. }| units);
+        let outputs = self
+            .layers
+            .iter()
+            .map(|LayerSpec::Dense { units, .. }| units);
         self.inputs + outputs.sum::<usize>()
     }
 }
@@ -132,7 +143,10 @@ mod tests {
         assert_eq!(net.parameter_count(), 5_800_010);
         assert_eq!(net.multiply_adds(), (5_794_000, 16_598_000));
         let names: Vec<String> = net.parameters().into_iter().map(|p| p.name).collect();
-        assert_eq!(names[..3], ["dense_0/kernel", "dense_0/bias", "dense_1/kernel"]);
+        assert_eq!(
+            names[..3],
+            ["dense_0/kernel", "dense_0/bias", "dense_1/kernel"]
+        );
         assert_eq!(names.len(), 14);
     }
 }

@@ -31,7 +31,10 @@ impl<'a> TaskImages<'a> {
                 pixels.len()
             )));
         }
-        if let Some(at) = labels.iter().position(|&label| usize::from(label) >= classes) {
+        if let Some(at) = labels
+            .iter()
+            .position(|&label| usize::from(label) >= classes)
+        {
             return Err(TrainError::Data(format!(
                 "label {} of image {at} is no class: classes run from 0 to {}",
                 labels[at],

@@ -47,13 +47,23 @@ pub fn fit(
 ) -> Result<FitOutcome, TrainError> {
     let start = Instant::now();
     let active = active_tasks(model, data, settings)?;
-    let images = active.iter().map(|&task| data[task].len()).min().unwrap_or(0);
+    let images = active
+        .iter()
+        .map(|&task| data[task].len())
+        .min()
+        .unwrap_or(0);
     let splits: Vec<_> = data
         .iter()
-        .map(|task| task.slice(0..images.min(task.len())).split_validation(settings.validation_split))
+        .map(|task| {
+            task.slice(0..images.min(task.len()))
+                .split_validation(settings.validation_split)
+        })
         .collect();
     let (train, validation): (Vec<_>, Vec<_>) = splits.into_iter().unzip();
-    if active.iter().any(|&task| train[task].is_empty() || validation[task].is_empty()) {
+    if active
+        .iter()
+        .any(|&task| train[task].is_empty() || validation[task].is_empty())
+    {
         return Err(TrainError::Data(format!(
             "{images} images are too few to train on with a validation share of {}",
             settings.validation_split
@@ -121,7 +131,9 @@ fn active_tasks(
             )));
         }
     }
-    let active: Vec<usize> = (0..tasks).filter(|&task| settings.loss_weights[task] != 0.0).collect();
+    let active: Vec<usize> = (0..tasks)
+        .filter(|&task| settings.loss_weights[task] != 0.0)
+        .collect();
     if active.is_empty() || settings.epochs == 0 {
         return Err(TrainError::Data(
             "training wants at least one epoch and one task whose loss has a weight".to_owned(),
@@ -171,8 +183,13 @@ impl Epoch<'_> {
         let settings = self.settings;
         let images = data[self.active[0]].len();
         let mut order: Vec<usize> = (0..images).collect();
-        Stream::new(settings.seed, Purpose::Shuffle, self.epoch as u64, settings.shuffle_index)
-            .shuffle(&mut order);
+        Stream::new(
+            settings.seed,
+            Purpose::Shuffle,
+            self.epoch as u64,
+            settings.shuffle_index,
+        )
+        .shuffle(&mut order);
         let weights: Vec<(usize, f32)> = self
             .active
             .iter()
@@ -261,7 +278,9 @@ fn record(
             })
         })
         .collect();
-    let active: Vec<usize> = (0..tasks.len()).filter(|&task| tasks[task].is_some()).collect();
+    let active: Vec<usize> = (0..tasks.len())
+        .filter(|&task| tasks[task].is_some())
+        .collect();
     EpochRecord {
         epoch,
         val_loss: weighted(&active, settings, |task| validated[task].mean_loss()),

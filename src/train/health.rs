@@ -61,8 +61,9 @@ impl Warning {
     /// What predictions on a test set say of a net.
     pub fn of_predictions(model: &str, labels: &[u8], predictions: &[u32]) -> Option<Self> {
         let classes = labels.iter().map(|&label| u32::from(label));
-        let never: std::collections::BTreeSet<u32> =
-            classes.filter(|class| !predictions.contains(class)).collect();
+        let never: std::collections::BTreeSet<u32> = classes
+            .filter(|class| !predictions.contains(class))
+            .collect();
         match predictions {
             [first, others @ ..] if !others.is_empty() && others.iter().all(|p| p == first) => {
                 Some(Self::ConstantPredictor {

@@ -176,7 +176,13 @@ impl Model {
         let features = self.tasks[task].spec.inputs;
         let inputs = self.tape.value_mut(network.images);
         inputs.respec(&TensorSpec::lanes([labels.len(), features]));
-        lanes::pack(dispatch::active(), labels.len(), features, values, inputs.data_mut());
+        lanes::pack(
+            dispatch::active(),
+            labels.len(),
+            features,
+            values,
+            inputs.data_mut(),
+        );
         let target = self.tape.value_mut(network.labels);
         target.respec(&TensorSpec::row_major([labels.len()]));
         target.data_mut().copy_from_slice(labels);
@@ -187,7 +193,10 @@ impl Model {
     /// # Errors
     /// When a label is no class.
     pub fn forward(&mut self, tasks: &[usize]) -> Result<(), TrainError> {
-        let losses: Vec<_> = tasks.iter().map(|&task| self.tasks[task].network.loss).collect();
+        let losses: Vec<_> = tasks
+            .iter()
+            .map(|&task| self.tasks[task].network.loss)
+            .collect();
         Ok(self.tape.forward(&losses)?)
     }
 
@@ -232,7 +241,9 @@ impl Model {
 
     /// The classes predicted for a task's last batch.
     pub fn predictions(&mut self, task: usize) -> &[u32] {
-        self.tasks[task].network.predict(&self.tape, &mut self.correct);
+        self.tasks[task]
+            .network
+            .predict(&self.tape, &mut self.correct);
         &self.correct
     }
 
@@ -249,13 +260,17 @@ impl Model {
 
     pub(crate) fn batch_result(&mut self, task: usize) -> BatchResult {
         let labels = self.tasks[task].network.labels;
-        self.tasks[task].network.predict(&self.tape, &mut self.correct);
+        self.tasks[task]
+            .network
+            .predict(&self.tape, &mut self.correct);
         let labels = self.tape.value(labels).data();
         let pairs = self.correct.iter().zip(labels);
         BatchResult {
             images: labels.len(),
             loss: self.loss(task),
-            correct: pairs.filter(|(found, label)| **found as f32 == **label).count(),
+            correct: pairs
+                .filter(|(found, label)| **found as f32 == **label)
+                .count(),
         }
     }
 
@@ -263,7 +278,11 @@ impl Model {
     ///
     /// # Errors
     /// When a label is no class of the net.
-    pub fn predict(&mut self, task: usize, images: &TaskImages<'_>) -> Result<Vec<u32>, TrainError> {
+    pub fn predict(
+        &mut self,
+        task: usize,
+        images: &TaskImages<'_>,
+    ) -> Result<Vec<u32>, TrainError> {
         let mut predictions = Vec::with_capacity(images.len());
         let indices: Vec<usize> = (0..images.len()).collect();
         for batch in indices.chunks(self.batch) {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Model, Observer, TaskImages, TrainError};
-use crate::multitask::{MeanGradient, OwnerRule, Owned, choose_owners};
+use crate::multitask::{MeanGradient, Owned, choose_owners};
 use crate::random::{Purpose, Stream};
 
 /// What makes a position important to a task.
@@ -24,7 +24,7 @@ pub enum Importance {
 pub fn select_owners(
     model: &mut Model,
     data: &[TaskImages<'_>],
-    rule: OwnerRule,
+    percentile: f64,
     importance: Importance,
     seed: u64,
     observer: &dyn Observer,
@@ -33,10 +33,15 @@ pub fn select_owners(
     let values: Vec<Vec<Vec<f32>>> = match importance {
         Importance::Gradient => mean_gradients(model, data, observer)?,
         Importance::Magnitude => (0..tasks)
-            .map(|task| model.parameters(task).map(|value| value.data().to_vec()).collect())
+            .map(|task| {
+                model
+                    .parameters(task)
+                    .map(|value| value.data().to_vec())
+                    .collect()
+            })
             .collect(),
     };
-    owners_by_importance(model, &values, rule, seed)
+    owners_by_importance(model, &values, percentile, seed)
 }
 
 /// The mean gradient of the summed losses over the images, per task and parameter.
@@ -77,7 +82,7 @@ fn mean_gradients(
 pub fn owners_by_importance(
     model: &Model,
     importance: &[Vec<Vec<f32>>],
-    rule: OwnerRule,
+    percentile: f64,
     seed: u64,
 ) -> Result<Vec<Vec<Owned>>, TrainError> {
     let tasks = model.tasks().len();
@@ -92,12 +97,13 @@ pub fn owners_by_importance(
             let stream = (task * specs.len() + index) as u64;
             Stream::new(seed, Purpose::OwnerTies, 0, stream)
         };
-        let chosen = choose_owners(rule, &spec.shape, &importance, ties).map_err(|source| {
-            TrainError::Owners {
-                parameter: spec.name.clone(),
-                source,
-            }
-        })?;
+        let chosen =
+            choose_owners(percentile, spec.elements(), &importance, ties).map_err(|source| {
+                TrainError::Owners {
+                    parameter: spec.name.clone(),
+                    source,
+                }
+            })?;
         for (owners, owned) in owners.iter_mut().zip(chosen) {
             owners.push(owned);
         }
