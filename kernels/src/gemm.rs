@@ -118,22 +118,39 @@ fn contiguous(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], row_stri
         ..Source::strided(args.a.values, [m, k], a_strides)
     };
     let b = Source::strided(args.b.values, [n, k], b_strides);
-    let strip = tile_size(set).1 * LANES;
-    with_scratch(packed_len(n, k, strip), |strips| {
-        pack(set, b, strip, strips);
-        let vectors = n.div_ceil(LANES);
-        let product = Product {
-            rows: m,
-            vectors,
-            depth: k,
-            a: Broadcast::Matrix(a),
-            b: Vectors::Packed(strips),
-            row_stride,
-            vector_stride: LANES,
-            last_lanes: n - (vectors - 1) * LANES,
-            held: args.beta,
-            bias: None,
-            relu: false,
+    let (tile_rows, tile_vectors) = tile_size(set);
+    let vectors = n.div_ceil(LANES);
+    let product = Product {
+        rows: m,
+        vectors,
+        depth: k,
+        a: Broadcast::Matrix(a),
+        b: Vectors::Matrix(b),
+        row_stride,
+        vector_stride: LANES,
+        last_lanes: n - (vectors - 1) * LANES,
+        held: args.beta,
+        bias: None,
+        relu: false,
+    };
+    // The smaller operand is packed once for all tasks, the other one within them.
+    let (source, width) = if m < n {
+        (a, tile_rows)
+    } else {
+        (b, tile_vectors * LANES)
+    };
+    with_scratch(packed_len(source.across, k, width), |panels| {
+        pack(set, source, width, panels);
+        let product = if m < n {
+            Product {
+                a: Broadcast::Packed(panels),
+                ..product
+            }
+        } else {
+            Product {
+                b: Vectors::Packed(panels),
+                ..product
+            }
         };
         // SAFETY: `gemm` made sure that the elements of `c` lie in different places.
         unsafe { multiply(set, &product, c) };

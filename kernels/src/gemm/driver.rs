@@ -42,6 +42,8 @@ const LEAST_PARALLEL_WORK: usize = 1 << 18;
 pub(crate) enum Broadcast<'a> {
     /// A matrix that tasks pack.
     Matrix(Source<'a>),
+    /// One packed over its whole depth, in panels as high as the tile.
+    Packed(&'a [f32]),
     /// Activations in lanes, a row for each feature, a step of the sum for each image.
     Lanes(&'a [f32]),
 }
@@ -130,7 +132,7 @@ pub(crate) unsafe fn multiply(set: InstructionSet, product: &Product<'_>, c: &mu
         return;
     }
     let (tile_rows, tile_vectors) = tile_size(set);
-    product.check(tile_vectors, c.len());
+    product.check(tile_rows, tile_vectors, c.len());
     let (task_rows, task_vectors) = match product.b {
         Vectors::Matrix(_) => (PASSING_ROWS, PACKED_VECTORS),
         _ => (PACKED_ROWS, PASSING_VECTORS),
@@ -144,6 +146,7 @@ pub(crate) unsafe fn multiply(set: InstructionSet, product: &Product<'_>, c: &mu
     let scratch_len = {
         let a = match product.a {
             Broadcast::Matrix(_) => task_panels.min(panels) * tile_rows,
+            Broadcast::Packed(_) => 0,
             Broadcast::Lanes(_) => tile_rows,
         };
         let b = match product.b {
@@ -178,8 +181,8 @@ pub(crate) fn is_small(work: usize) -> bool {
 }
 
 impl Product<'_> {
-    /// Holds every slice to the sizes, for strips of `tile_vectors`.
-    fn check(&self, tile_vectors: usize, c_len: usize) {
+    /// Holds every slice to the sizes.
+    fn check(&self, tile_rows: usize, tile_vectors: usize, c_len: usize) {
         let &Self {
             rows,
             vectors,
@@ -188,6 +191,9 @@ impl Product<'_> {
         } = self;
         match self.a {
             Broadcast::Matrix(source) => source.check(rows, depth),
+            Broadcast::Packed(values) => {
+                assert_eq!(values.len(), packed_len(rows, depth, tile_rows));
+            }
             Broadcast::Lanes(values) => assert_eq!(values.len(), rows * depth),
         }
         match self.b {
@@ -257,20 +263,19 @@ impl TileKernel for Task<'_> {
             let steps = start..depth.min(start + block);
             let operands = self.operands::<I, ROWS, VECTORS>(isa, steps.clone());
             let finish = self.finish(&steps);
-            if matches!(self.product.a, Broadcast::Lanes(_)) {
-                // A panel stays in the first-level cache while the strips pass.
-                for panel in self.panels.clone() {
-                    for strip in self.strips.clone() {
-                        let place = (panel, strip);
-                        self.tile::<I, ROWS, VECTORS, LANES>(isa, &operands, place, finish);
-                    }
-                }
-            } else {
-                for strip in self.strips.clone() {
-                    for panel in self.panels.clone() {
-                        let place = (panel, strip);
-                        self.tile::<I, ROWS, VECTORS, 1>(isa, &operands, place, finish);
-                    }
+            let (panels, strips) = (self.panels.len(), self.strips.len());
+            for index in 0..panels * strips {
+                // The packed operand comes by again and again from the second-level cache; the
+                // panel or strip of the one that passes stays in the first-level cache meanwhile.
+                let (panel, strip) = match self.product.b {
+                    Vectors::Matrix(_) => (index / strips, index % strips),
+                    _ => (index % panels, index / panels),
+                };
+                let place = (self.panels.start + panel, self.strips.start + strip);
+                if matches!(self.product.a, Broadcast::Lanes(_)) {
+                    self.tile::<I, ROWS, VECTORS, LANES>(isa, &operands, place, finish);
+                } else {
+                    self.tile::<I, ROWS, VECTORS, 1>(isa, &operands, place, finish);
                 }
             }
         }
@@ -299,6 +304,7 @@ impl Task<'_> {
         let last_is_partial = whole_panels < self.panels.end;
         let for_a = match a {
             Broadcast::Matrix(_) => self.panels.len() * ROWS * count,
+            Broadcast::Packed(_) => 0,
             Broadcast::Lanes(_) => ROWS * count,
         };
         let (for_a, for_b) = self.scratch.split_at_mut(for_a);
@@ -309,6 +315,11 @@ impl Task<'_> {
                 // SAFETY: `multiply` held the source to `rows` rows of `depth` steps.
                 unsafe { pack_block(isa, &source, first_row, steps, ROWS, for_a) };
                 (for_a.as_ptr(), ROWS * count, 0, ROWS, None, count)
+            }
+            Broadcast::Packed(values) => {
+                let first = first_row * depth + start * ROWS;
+                let first = values.as_ptr().wrapping_add(first);
+                (first, ROWS * depth, 0, ROWS, None, count)
             }
             Broadcast::Lanes(values) => {
                 let from = &values[(start * rows).min(values.len())..];
