@@ -28,10 +28,8 @@
 use rayon::prelude::*;
 
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::driver::{Broadcasts, Product, Strips, Target, multiply, tile_size};
-use crate::gemm::pack::{Source, pack, packed_len};
-use crate::gemm::scratch::with_scratch;
-use crate::gemm::tile::Finish;
+use crate::gemm::driver::{Broadcast, Product, Vectors, multiply};
+use crate::gemm::pack::Source;
 use crate::isa::Isa;
 use crate::lanes::{LANES, blocks, check, lanes_len};
 pub use crate::naive::DenseShape;
@@ -78,22 +76,17 @@ pub fn forward(
     if let Some(bias) = layer.bias {
         check("bias", bias.len(), outputs);
     }
-    let weights = Source {
-        values: layer.weights,
-        across: outputs,
-        across_stride: 1,
-        depth: inputs,
-        group: inputs,
-        group_stride: 0,
-        depth_stride: outputs,
-        scale: 1.0,
-    };
-    let finish = Finish {
-        bias: layer.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+    let product = Product {
+        bias: layer.bias,
         relu: layer.activation == Activation::Relu,
-        ..Finish::OVERWRITE
+        ..by_lanes(
+            Source::strided(layer.weights, [outputs, inputs], [1, outputs]),
+            x,
+            images,
+        )
     };
-    weights_by_lanes(set, weights, x, y, finish);
+    // SAFETY: every output has a vector of its own in each block.
+    unsafe { multiply(set, &product, y) };
 }
 
 /// `grad_input = grad_output · weightsᵀ`, from lanes of `outputs` to lanes of `inputs`.
@@ -115,56 +108,26 @@ pub fn grad_input(
     check("grad_output", grad_output.len(), lanes_len(images, outputs));
     check("weights", weights.len(), inputs * outputs);
     check("grad_input", grad_input.len(), lanes_len(images, inputs));
-    let weights = Source {
-        values: weights,
-        across: inputs,
-        across_stride: outputs,
-        depth: outputs,
-        group: outputs,
-        group_stride: 0,
-        depth_stride: 1,
-        scale: 1.0,
-    };
-    weights_by_lanes(set, weights, grad_output, grad_input, Finish::OVERWRITE);
+    let transposed = Source::strided(weights, [inputs, outputs], [outputs, 1]);
+    // SAFETY: every input has a vector of its own in each block.
+    unsafe { multiply(set, &by_lanes(transposed, grad_output, images), grad_input) };
 }
 
-/// Lanes of `weights.depth` features in, lanes of `weights.across` features out.
-fn weights_by_lanes(
-    set: InstructionSet,
-    weights: Source<'_>,
-    from: &[f32],
-    to: &mut [f32],
-    finish: Finish,
-) {
-    let Source {
-        across: rows,
-        depth,
-        ..
-    } = weights;
-    if to.is_empty() {
-        return;
+/// The product of weights, a row for each feature of the result, and lanes, into lanes.
+fn by_lanes<'a>(weights: Source<'a>, lanes: &'a [f32], images: usize) -> Product<'a> {
+    Product {
+        rows: weights.across,
+        vectors: blocks(images),
+        depth: weights.depth,
+        a: Broadcast::Matrix(weights),
+        b: Vectors::Lanes(lanes),
+        row_stride: LANES,
+        vector_stride: weights.across * LANES,
+        last_lanes: LANES,
+        held: 0.0,
+        bias: None,
+        relu: false,
     }
-    let (tile_rows, tile_vectors) = tile_size(set);
-    with_scratch(packed_len(rows, depth, tile_rows), |panels| {
-        pack(set, weights, tile_rows, panels);
-        let product = Product {
-            rows,
-            vectors: to.len() / (rows * LANES),
-            depth,
-            a: Broadcasts::packed(panels, depth, tile_rows),
-            b: Strips::lanes(from, depth, tile_vectors),
-            c: Target {
-                data: to.as_mut_ptr(),
-                row_stride: LANES,
-                vector_stride: rows * LANES,
-                last_lanes: LANES,
-                finish,
-            },
-        };
-        // SAFETY: the weights are whole panels as `pack` wrote them; the callers held both lane
-        // slices and the bias to the shape; `to` is borrowed mutably.
-        unsafe { multiply::<1>(set, &product) };
-    });
 }
 
 /// `grad_weights = Σ over images of xᵀ · grad_output`, row-major `[inputs, outputs]`. Empty lanes of
@@ -190,67 +153,27 @@ pub fn grad_weights(
     if grad_weights.is_empty() {
         return;
     }
-    let (tile_rows, tile_vectors) = tile_size(set);
-    let strip = tile_vectors * LANES;
     let depth = blocks(images) * LANES;
-    let transposed = Source {
-        values: grad_output,
-        across: outputs,
-        across_stride: LANES,
-        depth,
-        group: LANES,
-        group_stride: outputs * LANES,
-        depth_stride: 1,
-        scale: 1.0,
-    };
     let vectors = outputs.div_ceil(LANES);
-    with_scratch(packed_len(outputs, depth, strip), |strips| {
-        pack(set, transposed, strip, strips);
-        with_scratch(tile_rows * depth, |last_rows| {
-            let whole = inputs / tile_rows * tile_rows;
-            copy_last_rows(x, inputs, whole, tile_rows, last_rows);
-            let product = Product {
-                rows: inputs,
-                vectors,
-                depth,
-                a: Broadcasts {
-                    data: x.as_ptr(),
-                    panel_stride: tile_rows * LANES,
-                    group: LANES,
-                    group_stride: inputs * LANES,
-                    step: 1,
-                    last: Some((last_rows.as_ptr(), tile_rows * LANES)),
-                },
-                b: Strips::packed(strips, depth, strip),
-                c: Target {
-                    data: grad_weights.as_mut_ptr(),
-                    row_stride: outputs,
-                    vector_stride: LANES,
-                    last_lanes: outputs - (vectors - 1) * LANES,
-                    finish: Finish::OVERWRITE,
-                },
-            };
-            // SAFETY: whole panels of x lie inside it and the last rows in a panel of their own;
-            // the strips are as `pack` wrote them; the result is held to the shape and borrowed
-            // mutably.
-            unsafe { multiply::<LANES>(set, &product) };
-        });
-    });
-}
-
-/// Features from `first` on, fewer than `rows`, as a panel `[blocks][rows][16]` filled up with zeros.
-fn copy_last_rows(x: &[f32], features: usize, first: usize, rows: usize, panel: &mut [f32]) {
-    let used = (features - first) * LANES;
-    if used == 0 {
-        return;
-    }
-    for (block, target) in x
-        .chunks_exact(features * LANES)
-        .zip(panel.chunks_exact_mut(rows * LANES))
-    {
-        target[..used].copy_from_slice(&block[first * LANES..]);
-        target[used..].fill(0.0);
-    }
+    let product = Product {
+        rows: inputs,
+        vectors,
+        depth,
+        a: Broadcast::Lanes(x),
+        b: Vectors::Matrix(Source {
+            group: LANES,
+            group_stride: outputs * LANES,
+            ..Source::strided(grad_output, [outputs, depth], [LANES, 1])
+        }),
+        row_stride: outputs,
+        vector_stride: LANES,
+        last_lanes: outputs - (vectors - 1) * LANES,
+        held: 0.0,
+        bias: None,
+        relu: false,
+    };
+    // SAFETY: rows of the result are `outputs` apart, its vectors sixteen.
+    unsafe { multiply(set, &product, grad_weights) };
 }
 
 /// `grad_bias = Σ over images of grad_output`, `[outputs]`. Empty lanes must be zero.

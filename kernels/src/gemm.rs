@@ -18,10 +18,9 @@ pub(crate) mod pack;
 pub(crate) mod scratch;
 pub mod tile;
 
-use driver::{Broadcasts, Product, Strips, Target, multiply, tile_size};
+use driver::{Broadcast, Product, Vectors, multiply, tile_size};
 use pack::{Source, pack, packed_len};
 use scratch::with_scratch;
-use tile::Finish;
 
 /// `c = alpha · a · b + beta · c`, where element (i, j) of `c` is
 /// `c[i * c_strides[0] + j * c_strides[1]]`. What lies between the strides stays as it is.
@@ -112,52 +111,49 @@ pub fn gemm(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], c_strides:
 fn contiguous(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], row_stride: usize) {
     let &Gemm { m, n, alpha, .. } = args;
     let k = if alpha == 0.0 { 0 } else { args.k };
-    let (tile_rows, tile_vectors) = tile_size(set);
-    let strip = tile_vectors * LANES;
+    let a_strides = [args.a.row_stride, args.a.col_stride];
+    let b_strides = [args.b.col_stride, args.b.row_stride];
     let a = Source {
-        values: args.a.values,
-        across: m,
-        across_stride: args.a.row_stride,
-        depth: k,
-        group: k,
-        group_stride: 0,
-        depth_stride: args.a.col_stride,
         scale: alpha,
+        ..Source::strided(args.a.values, [m, k], a_strides)
     };
-    let b = Source {
-        values: args.b.values,
-        across: n,
-        across_stride: args.b.col_stride,
-        depth_stride: args.b.row_stride,
-        scale: 1.0,
-        ..a
+    let b = Source::strided(args.b.values, [n, k], b_strides);
+    let (tile_rows, tile_vectors) = tile_size(set);
+    let vectors = n.div_ceil(LANES);
+    let product = Product {
+        rows: m,
+        vectors,
+        depth: k,
+        a: Broadcast::Matrix(a),
+        b: Vectors::Matrix(b),
+        row_stride,
+        vector_stride: LANES,
+        last_lanes: n - (vectors - 1) * LANES,
+        held: args.beta,
+        bias: None,
+        relu: false,
     };
-    with_scratch(packed_len(m, k, tile_rows), |a_panels| {
-        pack(set, a, tile_rows, a_panels);
-        with_scratch(packed_len(n, k, strip), |b_panels| {
-            pack(set, b, strip, b_panels);
-            let vectors = n.div_ceil(LANES);
-            let product = Product {
-                rows: m,
-                vectors,
-                depth: k,
-                a: Broadcasts::packed(a_panels, k, tile_rows),
-                b: Strips::packed(b_panels, k, strip),
-                c: Target {
-                    data: c.as_mut_ptr(),
-                    row_stride,
-                    vector_stride: LANES,
-                    last_lanes: n - (vectors - 1) * LANES,
-                    finish: Finish {
-                        held: args.beta,
-                        ..Finish::OVERWRITE
-                    },
-                },
-            };
-            // SAFETY: both operands are whole panels as `pack` wrote them; `gemm` held `c` to its
-            // size and its elements to different places, and it is borrowed mutably.
-            unsafe { multiply::<1>(set, &product) };
-        });
+    // The smaller operand is packed once for all tasks, the other one within them.
+    let (source, width) = if m < n {
+        (a, tile_rows)
+    } else {
+        (b, tile_vectors * LANES)
+    };
+    with_scratch(packed_len(source.across, k, width), |panels| {
+        pack(set, source, width, panels);
+        let product = if m < n {
+            Product {
+                a: Broadcast::Packed(panels),
+                ..product
+            }
+        } else {
+            Product {
+                b: Vectors::Packed(panels),
+                ..product
+            }
+        };
+        // SAFETY: `gemm` made sure that the elements of `c` lie in different places.
+        unsafe { multiply(set, &product, c) };
     });
 }
 

@@ -61,15 +61,6 @@ pub(crate) struct Finish {
     pub(crate) relu: bool,
 }
 
-impl Finish {
-    /// The plain sums.
-    pub(crate) const OVERWRITE: Self = Self {
-        held: 0.0,
-        bias: std::ptr::null(),
-        relu: false,
-    };
-}
-
 /// Computes one tile of `ROWS` by `VECTORS` vectors; `A_ROW` is the stride between broadcast values.
 ///
 /// # Safety
