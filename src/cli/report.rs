@@ -36,7 +36,12 @@ pub struct ReportArgs {
     predicted: PathBuf,
 
     /// Decimal places of the scores
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2,
+        allow_negative_numbers = true
+    )]
     #[arg(value_parser = clap::value_parser!(u16).range(0..=100))]
     digits: u16,
 
@@ -112,3 +117,6 @@ pub fn run(args: &ReportArgs, out: &mut impl Write) -> Result<(), ReportError> {
     }
     Ok(out.flush()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! NumPy's npy format, versions 1 to 3: an array's element type and shape as text, then its values.
 //!
 //! [`parse`] borrows the values from bytes in memory (an entry of an npz file), [`read`] takes them
-//! from a file, [`read_integers`] reads a label vector of any integer type, and [`write`] and
+//! from a file, [`read_integers`] reads a label vector of any integer type, and [`write()`] and
 //! [`save`] write version 1. Layout: `numpy.lib.format` in NumPy's documentation.
 //!
 //! ```
@@ -267,7 +267,7 @@ pub fn write<T: Element>(
 /// Writes an array to a file, which appears whole or not at all.
 ///
 /// # Errors
-/// As [`write`], naming the file.
+/// As [`write()`], naming the file.
 pub fn save<T: Element>(
     path: impl AsRef<Path>,
     shape: &[usize],

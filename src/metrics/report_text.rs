@@ -56,7 +56,7 @@ impl fmt::Display for Report {
 }
 
 /// The binary value itself, rounded half to even.
-fn decimal(score: f64, digits: usize) -> String {
+pub(super) fn decimal(score: f64, digits: usize) -> String {
     if score.is_nan() {
         "nan".to_owned()
     } else {

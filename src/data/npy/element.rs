@@ -2,21 +2,32 @@
 
 use std::fmt;
 
-/// Element type of an array.
+/// Element type of an array. Its text is NumPy's name for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are NumPy's, shortened")]
 pub enum Dtype {
+    /// `bool`, one byte each; not read as a number.
     Bool,
+    /// `int8`.
     I8,
+    /// `int16`.
     I16,
+    /// `int32`.
     I32,
+    /// `int64`.
     I64,
+    /// `uint8`.
     U8,
+    /// `uint16`.
     U16,
+    /// `uint32`.
     U32,
+    /// `uint64`.
     U64,
+    /// `float16`; not read as a number.
     F16,
+    /// `float32`.
     F32,
+    /// `float64`.
     F64,
 }
 

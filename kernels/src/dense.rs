@@ -1,0 +1,235 @@
+//! Dense layers straight out of lanes.
+//!
+//! Activations lie in lanes, `[blocks][features][16]` (see [`lanes`](crate::lanes)), weights
+//! row-major `[inputs, outputs]`. Whole blocks are computed, empty lanes included. So the input may
+//! hold any finite values in empty lanes, while an output gradient must hold zeros there: both sums
+//! over images run over all sixteen lanes.
+//!
+//! No result depends on the number of threads: a sum over images runs inside one task, in order.
+//!
+//! ```
+//! use taskweave_kernels::dense::{self, Activation, Affine, DenseShape};
+//! use taskweave_kernels::{dispatch, lanes};
+//!
+//! let set = dispatch::active();
+//! let shape = DenseShape { images: 2, inputs: 3, outputs: 1 };
+//! let mut x = vec![0.0; lanes::lanes_len(2, 3)];
+//! lanes::pack(set, 2, 3, &[1.0, 2.0, 3.0, -4.0, -5.0, -6.0], &mut x);
+//! let layer = Affine {
+//!     weights: &[1.0, 1.0, 1.0],
+//!     bias: Some(&[0.5]),
+//!     activation: Activation::Relu,
+//! };
+//! let mut y = vec![0.0; lanes::lanes_len(2, 1)];
+//! dense::forward(set, shape, layer, &x, &mut y);
+//! assert_eq!(y[..2], [6.5, 0.0]);
+//! ```
+
+use rayon::prelude::*;
+
+use crate::dispatch::{InstructionSet, Kernel};
+use crate::gemm::driver::{Broadcast, Product, Vectors, multiply};
+use crate::gemm::pack::Source;
+use crate::isa::Isa;
+use crate::lanes::{LANES, blocks, check, lanes_len};
+pub use crate::naive::DenseShape;
+
+/// What follows the affine map of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    Linear,
+    /// `max(0, v)`; NaN stays NaN.
+    Relu,
+}
+
+/// The parameters of a dense layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Affine<'a> {
+    /// Row-major `[inputs, outputs]`.
+    pub weights: &'a [f32],
+    /// `[outputs]`, or none for zeros.
+    pub bias: Option<&'a [f32]>,
+    /// Applied to the sum.
+    pub activation: Activation,
+}
+
+/// `y = activation(x · weights + bias)`, from lanes of `inputs` to lanes of `outputs`.
+///
+/// # Panics
+/// If a slice has another length than the shape demands.
+pub fn forward(
+    set: InstructionSet,
+    shape: DenseShape,
+    layer: Affine<'_>,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let DenseShape {
+        images,
+        inputs,
+        outputs,
+    } = shape;
+    check("x", x.len(), lanes_len(images, inputs));
+    check("weights", layer.weights.len(), inputs * outputs);
+    check("y", y.len(), lanes_len(images, outputs));
+    if let Some(bias) = layer.bias {
+        check("bias", bias.len(), outputs);
+    }
+    let product = Product {
+        bias: layer.bias,
+        relu: layer.activation == Activation::Relu,
+        ..by_lanes(
+            Source::strided(layer.weights, [outputs, inputs], [1, outputs]),
+            x,
+            images,
+        )
+    };
+    // SAFETY: every output has a vector of its own in each block.
+    unsafe { multiply(set, &product, y) };
+}
+
+/// `grad_input = grad_output · weightsᵀ`, from lanes of `outputs` to lanes of `inputs`.
+///
+/// # Panics
+/// If a slice has another length than the shape demands.
+pub fn grad_input(
+    set: InstructionSet,
+    shape: DenseShape,
+    grad_output: &[f32],
+    weights: &[f32],
+    grad_input: &mut [f32],
+) {
+    let DenseShape {
+        images,
+        inputs,
+        outputs,
+    } = shape;
+    check("grad_output", grad_output.len(), lanes_len(images, outputs));
+    check("weights", weights.len(), inputs * outputs);
+    check("grad_input", grad_input.len(), lanes_len(images, inputs));
+    let transposed = Source::strided(weights, [inputs, outputs], [outputs, 1]);
+    // SAFETY: every input has a vector of its own in each block.
+    unsafe { multiply(set, &by_lanes(transposed, grad_output, images), grad_input) };
+}
+
+/// The product of weights, a row for each feature of the result, and lanes, into lanes.
+fn by_lanes<'a>(weights: Source<'a>, lanes: &'a [f32], images: usize) -> Product<'a> {
+    Product {
+        rows: weights.across,
+        vectors: blocks(images),
+        depth: weights.depth,
+        a: Broadcast::Matrix(weights),
+        b: Vectors::Lanes(lanes),
+        row_stride: LANES,
+        vector_stride: weights.across * LANES,
+        last_lanes: LANES,
+        held: 0.0,
+        bias: None,
+        relu: false,
+    }
+}
+
+/// `grad_weights = Σ over images of xᵀ · grad_output`, row-major `[inputs, outputs]`. Empty lanes of
+/// `grad_output` must be zero and of `x` finite.
+///
+/// # Panics
+/// If a slice has another length than the shape demands.
+pub fn grad_weights(
+    set: InstructionSet,
+    shape: DenseShape,
+    x: &[f32],
+    grad_output: &[f32],
+    grad_weights: &mut [f32],
+) {
+    let DenseShape {
+        images,
+        inputs,
+        outputs,
+    } = shape;
+    check("x", x.len(), lanes_len(images, inputs));
+    check("grad_output", grad_output.len(), lanes_len(images, outputs));
+    check("grad_weights", grad_weights.len(), inputs * outputs);
+    if grad_weights.is_empty() {
+        return;
+    }
+    let depth = blocks(images) * LANES;
+    let vectors = outputs.div_ceil(LANES);
+    let product = Product {
+        rows: inputs,
+        vectors,
+        depth,
+        a: Broadcast::Lanes(x),
+        b: Vectors::Matrix(Source {
+            group: LANES,
+            group_stride: outputs * LANES,
+            ..Source::strided(grad_output, [outputs, depth], [LANES, 1])
+        }),
+        row_stride: outputs,
+        vector_stride: LANES,
+        last_lanes: outputs - (vectors - 1) * LANES,
+        held: 0.0,
+        bias: None,
+        relu: false,
+    };
+    // SAFETY: rows of the result are `outputs` apart, its vectors sixteen.
+    unsafe { multiply(set, &product, grad_weights) };
+}
+
+/// `grad_bias = Σ over images of grad_output`, `[outputs]`. Empty lanes must be zero.
+///
+/// # Panics
+/// If a slice has another length than the shape demands.
+pub fn grad_bias(
+    set: InstructionSet,
+    shape: DenseShape,
+    grad_output: &[f32],
+    grad_bias: &mut [f32],
+) {
+    let DenseShape {
+        images, outputs, ..
+    } = shape;
+    check("grad_output", grad_output.len(), lanes_len(images, outputs));
+    check("grad_bias", grad_bias.len(), outputs);
+    grad_bias
+        .par_chunks_mut(BIAS_CHUNK)
+        .enumerate()
+        .for_each(|(chunk, sums)| {
+            set.run(SumLanes {
+                grad_output,
+                outputs,
+                first: chunk * BIAS_CHUNK,
+                sums,
+            });
+        });
+}
+
+/// Outputs that one task sums: 16 KB of each block.
+const BIAS_CHUNK: usize = 256;
+
+struct SumLanes<'a> {
+    grad_output: &'a [f32],
+    outputs: usize,
+    first: usize,
+    sums: &'a mut [f32],
+}
+
+impl Kernel for SumLanes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let (vectors, _) = self.grad_output.as_chunks::<LANES>();
+        for (index, sum) in self.sums.iter_mut().enumerate() {
+            let mut lanes = isa.zero();
+            for vector in vectors
+                .iter()
+                .skip(self.first + index)
+                .step_by(self.outputs)
+            {
+                lanes = isa.add(lanes, isa.load(vector));
+            }
+            *sum = isa.sum(lanes);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The register tile: the one micro-kernel of every matrix product.
+//!
+//! A tile of the result, `ROWS` by `VECTORS` vectors of sixteen lanes, stays in registers while the
+//! kernel walks along the summed dimension. At each step it reads `VECTORS` vectors of one operand,
+//! broadcasts `ROWS` values of the other, and multiplies each with each.
+
+use crate::isa::Isa;
+use crate::lanes::LANES;
+
+/// A kernel over the register tile of an instruction set; see [`Isa::gemm_tile`].
+pub trait TileKernel {
+    /// What the kernel returns.
+    type Output;
+
+    /// Runs with tiles of `ROWS` broadcast values by `VECTORS` vectors of sixteen lanes.
+    /// Implementations are `#[inline(always)]`.
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) -> Self::Output;
+}
+
+/// Where the operands and the result of one tile lie; all strides in floats.
+///
+/// Step `s = outer · inner + i` of the sum reads the values
+/// `a[r · A_ROW + outer · a_outer + i · a_inner]` and the vectors at `b[v · b_vector + s · b_step]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    pub(crate) a: *const f32,
+    pub(crate) a_outer: usize,
+    pub(crate) a_inner: usize,
+    pub(crate) b: *const f32,
+    pub(crate) b_vector: usize,
+    pub(crate) b_step: usize,
+    pub(crate) outer: usize,
+    pub(crate) inner: usize,
+    /// The result: vector v of row r at `c[r · c_row + v · c_vector]`.
+    pub(crate) c: *mut f32,
+    pub(crate) c_row: usize,
+    pub(crate) c_vector: usize,
+    /// Rows to write; the others are computed and dropped.
+    pub(crate) rows: usize,
+    /// Lanes to write of the last vector.
+    pub(crate) last_lanes: usize,
+    pub(crate) finish: Finish,
+}
+
+impl Tile {
+    /// Where vector `v` of row `r` of the result lies.
+    #[inline(always)]
+    fn place(&self, r: usize, v: usize) -> *mut f32 {
+        self.c.wrapping_add(r * self.c_row + v * self.c_vector)
+    }
+}
+
+/// What happens to the sums of a tile before they are written.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish {
+    /// Add what the result holds, times this; zero does not read it.
+    pub(crate) held: f32,
+    /// Add one value per row, the first of them here; null for none.
+    pub(crate) bias: *const f32,
+    /// Replace negative values by zero.
+    pub(crate) relu: bool,
+}
+
+/// Computes one tile of `ROWS` by `VECTORS` vectors; `A_ROW` is the stride between broadcast values.
+///
+/// # Safety
+/// Every value and vector that [`Tile`] describes, for `ROWS` rows, is valid for reading; `rows`
+/// rows of the result, its last vector `last_lanes` lanes wide, are valid for writing
+/// and reading by this call alone; `bias` is null or valid for `rows` floats.
+#[inline(always)]
+pub(crate) unsafe fn micro_kernel<
+    I: Isa,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const A_ROW: usize,
+>(
+    isa: I,
+    tile: &Tile,
+) {
+    let mut sums = [[isa.zero(); VECTORS]; ROWS];
+    let mut b = tile.b;
+    for outer in 0..tile.outer {
+        // SAFETY: inside the operand, as the caller vouches. Pointers may step past its end only
+        // by wrapping arithmetic, after the last read.
+        let mut a = unsafe { tile.a.add(outer * tile.a_outer) };
+        for _ in 0..tile.inner {
+            let mut vectors = [isa.zero(); VECTORS];
+            for (v, vector) in vectors.iter_mut().enumerate() {
+                // SAFETY: the caller vouches for every vector of every step.
+                *vector = unsafe { isa.load_ptr(b.add(v * tile.b_vector)) };
+            }
+            for (r, row) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller vouches for `ROWS` values of every step.
+                let value = isa.splat(unsafe { *a.add(r * A_ROW) });
+                for (sum, vector) in row.iter_mut().zip(vectors) {
+                    *sum = isa.mul_add(value, vector, *sum);
+                }
+            }
+            a = a.wrapping_add(tile.a_inner);
+            b = b.wrapping_add(tile.b_step);
+        }
+    }
+    let whole = tile.rows == ROWS && tile.last_lanes == LANES;
+    // SAFETY: the caller vouches for the result and the bias.
+    unsafe {
+        if whole {
+            finish_whole(isa, tile, sums);
+        } else {
+            finish_part(isa, tile, &sums);
+        }
+    }
+}
+
+/// Finishes and writes a whole tile. One pass for each step, so that the loops unroll and the sums
+/// never leave their registers.
+///
+/// # Safety
+/// As [`micro_kernel`], with `ROWS` rows of whole vectors.
+#[inline(always)]
+unsafe fn finish_whole<I: Isa, const ROWS: usize, const VECTORS: usize>(
+    isa: I,
+    tile: &Tile,
+    mut sums: [[I::F32; VECTORS]; ROWS],
+) {
+    let Finish { held, bias, relu } = tile.finish;
+    if held != 0.0 {
+        let held = isa.splat(held);
+        for (r, row) in sums.iter_mut().enumerate() {
+            for (v, sum) in row.iter_mut().enumerate() {
+                // SAFETY: the caller vouches for `ROWS` rows of whole vectors.
+                let before = unsafe { isa.load_ptr(tile.place(r, v)) };
+                *sum = isa.mul_add(held, before, *sum);
+            }
+        }
+    }
+    if !bias.is_null() {
+        for (r, row) in sums.iter_mut().enumerate() {
+            // SAFETY: a bias that is not null has as many values as there are rows.
+            let bias = isa.splat(unsafe { *bias.add(r) });
+            for sum in row {
+                *sum = isa.add(*sum, bias);
+            }
+        }
+    }
+    if relu {
+        for row in &mut sums {
+            for sum in row {
+                // In this order NaN stays NaN.
+                *sum = isa.max(isa.zero(), *sum);
+            }
+        }
+    }
+    for (r, row) in sums.iter().enumerate() {
+        for (v, &sum) in row.iter().enumerate() {
+            // SAFETY: the caller vouches for `ROWS` rows of whole vectors.
+            unsafe { isa.store_ptr(tile.place(r, v), sum) };
+        }
+    }
+}
+
+/// Finishes and writes the rows and lanes of a tile that there are.
+///
+/// # Safety
+/// As [`micro_kernel`].
+#[inline(always)]
+unsafe fn finish_part<I: Isa, const ROWS: usize, const VECTORS: usize>(
+    isa: I,
+    tile: &Tile,
+    sums: &[[I::F32; VECTORS]; ROWS],
+) {
+    let Finish { held, bias, relu } = tile.finish;
+    // A copy: the sums themselves must not be indexed by what is known only at run time, or they
+    // would lie in memory all along.
+    let sums = *sums;
+    for (r, row) in sums.iter().enumerate().take(tile.rows) {
+        for (v, &sum) in row.iter().enumerate() {
+            let lanes = if v + 1 == VECTORS {
+                tile.last_lanes
+            } else {
+                LANES
+            };
+            let mut sum = sum;
+            // SAFETY: the caller vouches for `rows` rows, the last vector `last_lanes` lanes wide,
+            // and for `rows` values of a bias that is not null.
+            unsafe {
+                if held != 0.0 {
+                    let before = isa.load_first_ptr(tile.place(r, v), lanes);
+                    sum = isa.mul_add(isa.splat(held), before, sum);
+                }
+                if !bias.is_null() {
+                    sum = isa.add(sum, isa.splat(*bias.add(r)));
+                }
+                if relu {
+                    sum = isa.max(isa.zero(), sum);
+                }
+                isa.store_first_ptr(tile.place(r, v), sum, lanes);
+            }
+        }
+    }
+}

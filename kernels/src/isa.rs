@@ -1,0 +1,225 @@
+//! Instruction-set tokens: one generic kernel, compiled once for every set.
+//!
+//! A kernel is written against [`Isa`], whose vector always holds sixteen f32: one register on
+//! AVX-512, two on AVX2, four SSE or NEON registers in the portable set. A value of a type that
+//! implements `Isa` is a *token*: it exists only where the processor has the set, so the safe
+//! arithmetic methods may use its instructions.
+//!
+//! Tokens are handed out by [`InstructionSet::run`](crate::dispatch::InstructionSet::run), which
+//! enters a function compiled for the set. Every function between there and the arithmetic must be
+//! `#[inline(always)]`: a function that is not inlined is compiled for the baseline processor, and a
+//! closure given to `rayon` is such a function, so each parallel task calls `run` itself.
+
+use crate::gemm::tile::TileKernel;
+use crate::lanes::LANES;
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+pub mod portable;
+
+mod sealed {
+    /// Keeps [`Isa`](super::Isa) to the tokens of this crate, which are handed out only after detection.
+    pub trait Sealed {}
+}
+
+/// Sixteen-lane f32 arithmetic on one instruction set.
+///
+/// Results agree bit for bit between sets, except for [`mul_add`](Isa::mul_add) on a portable set
+/// without fused multiply-add and for the payload of NaN.
+pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
+    /// Sixteen f32.
+    type F32: Copy + Send + Sync;
+    /// Sixteen truth values, from a comparison.
+    type Mask: Copy + Send + Sync;
+
+    /// The name that `TASKWEAVE_ISA` knows this set by.
+    const NAME: &'static str;
+
+    /// Sixteen times `value`.
+    fn splat(self, value: f32) -> Self::F32;
+
+    /// Sixteen zeros.
+    #[inline(always)]
+    fn zero(self) -> Self::F32 {
+        self.splat(0.0)
+    }
+
+    /// Reads sixteen floats.
+    ///
+    /// # Safety
+    /// `source` is valid for reading sixteen floats; any alignment of a float will do.
+    unsafe fn load_ptr(self, source: *const f32) -> Self::F32;
+
+    /// Writes sixteen floats.
+    ///
+    /// # Safety
+    /// `target` is valid for writing sixteen floats; any alignment of a float will do.
+    unsafe fn store_ptr(self, target: *mut f32, vector: Self::F32);
+
+    /// Reads `count` floats, at most sixteen, into the first lanes; the others are zero.
+    ///
+    /// # Safety
+    /// `source` is valid for reading `count` floats.
+    #[inline(always)]
+    unsafe fn load_first_ptr(self, source: *const f32, count: usize) -> Self::F32 {
+        let mut lanes = [0.0; LANES];
+        for (lane, value) in lanes.iter_mut().enumerate().take(count) {
+            // SAFETY: `lane < count`, and the caller vouches for `count` floats.
+            *value = unsafe { *source.add(lane) };
+        }
+        self.load(&lanes)
+    }
+
+    /// Writes the first `count` lanes, at most sixteen, and nothing beyond them.
+    ///
+    /// # Safety
+    /// `target` is valid for writing `count` floats.
+    #[inline(always)]
+    unsafe fn store_first_ptr(self, target: *mut f32, vector: Self::F32, count: usize) {
+        for (lane, value) in self.to_array(vector).into_iter().enumerate().take(count) {
+            // SAFETY: `lane < count`, and the caller vouches for `count` floats.
+            unsafe { *target.add(lane) = value };
+        }
+    }
+
+    /// Reads sixteen floats.
+    #[inline(always)]
+    fn load(self, source: &[f32; LANES]) -> Self::F32 {
+        // SAFETY: the array holds sixteen floats.
+        unsafe { self.load_ptr(source.as_ptr()) }
+    }
+
+    /// Writes sixteen floats.
+    #[inline(always)]
+    fn store(self, target: &mut [f32; LANES], vector: Self::F32) {
+        // SAFETY: the array holds sixteen floats.
+        unsafe { self.store_ptr(target.as_mut_ptr(), vector) }
+    }
+
+    /// The lanes as an array.
+    #[inline(always)]
+    fn to_array(self, vector: Self::F32) -> [f32; LANES] {
+        let mut lanes = [0.0; LANES];
+        self.store(&mut lanes, vector);
+        lanes
+    }
+
+    /// Sixteen bytes as floats from 0 to 255.
+    fn load_u8(self, source: &[u8; LANES]) -> Self::F32;
+
+    /// `a + b`.
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// `a - b`.
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// `a · b`.
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// `a / b`, correctly rounded.
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// `a · b + c`, rounded once where the set has fused multiply-add, else twice.
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+
+    /// `a` where `a > b`, else `b`: where either is NaN the result is `b`.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// `a` where `a < b`, else `b`: where either is NaN the result is `b`.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// Square root, correctly rounded.
+    fn sqrt(self, a: Self::F32) -> Self::F32;
+
+    /// `a` with its sign bit cleared.
+    fn abs(self, a: Self::F32) -> Self::F32;
+
+    /// `-a`, also of zero.
+    #[inline(always)]
+    fn neg(self, a: Self::F32) -> Self::F32 {
+        self.sub(self.splat(-0.0), a)
+    }
+
+    /// The largest integer not above `a`.
+    fn floor(self, a: Self::F32) -> Self::F32;
+
+    /// The nearest integer, halves to the even one.
+    fn round_ties_even(self, a: Self::F32) -> Self::F32;
+
+    /// `a · 2^n` for integral `n` from -252 to 254; rounded once where `|a|` is in `[0.5, 2)`, and
+    /// unspecified where `n` is NaN or out of range.
+    fn mul_pow2(self, a: Self::F32, n: Self::F32) -> Self::F32;
+
+    /// Where `a < b`; nowhere beside NaN.
+    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+
+    /// Where `a <= b`; nowhere beside NaN.
+    fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+
+    /// Where `a == b`; nowhere beside NaN.
+    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+
+    /// `yes` where the mask holds, else `no`.
+    fn select(self, mask: Self::Mask, yes: Self::F32, no: Self::F32) -> Self::F32;
+
+    /// `yes` where `a < b`, else `no`.
+    #[inline(always)]
+    fn select_lt(self, a: Self::F32, b: Self::F32, yes: Self::F32, no: Self::F32) -> Self::F32 {
+        self.select(self.lt(a, b), yes, no)
+    }
+
+    /// `value` where `a > 0`, else zero: the gradient of relu.
+    #[inline(always)]
+    fn select_gt_zero(self, a: Self::F32, value: Self::F32) -> Self::F32 {
+        self.select(self.lt(self.zero(), a), value, self.zero())
+    }
+
+    /// The sum of the lanes, in the same order on every set: lanes eight apart are added first, then
+    /// those four, two and one apart.
+    #[inline(always)]
+    fn sum(self, vector: Self::F32) -> f32 {
+        let mut lanes = self.to_array(vector);
+        let mut width = LANES / 2;
+        while width > 0 {
+            for lane in 0..width {
+                lanes[lane] += lanes[lane + width];
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+
+    /// The transpose of a 16×16 matrix of row vectors.
+    fn transpose(self, rows: [Self::F32; LANES]) -> [Self::F32; LANES];
+
+    /// Calls `kernel` with the tile of the GEMM micro-kernel that suits this set's registers.
+    fn gemm_tile<K: TileKernel>(self, kernel: K) -> K::Output;
+}
+
+/// The exponential of each lane: at most 1.25 units in the last place from the exact value, 0 below
+/// about -103.97, subnormal results rounded, infinity above about 88.72, NaN for NaN.
+///
+/// `e^x = 2^n · e^r` with `n = round(x / ln 2)`, so `|r| <= ln 2 / 2`, where a polynomial of degree 7
+/// (its first coefficients those of the series) has a relative error below 1e-8.
+#[inline(always)]
+pub fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    // Beyond these the result is 0 or infinity whatever the rest computes. NaN survives as the second operand.
+    let x = isa.min(isa.splat(89.0), x);
+    let x = isa.max(isa.splat(-104.5), x);
+    let n = isa.round_ties_even(isa.mul(x, isa.splat(std::f32::consts::LOG2_E)));
+    // The head of ln 2 has ten bits, so that n · head is exact without fused multiply-add too.
+    let r = isa.mul_add(n, isa.splat(-0.693_359_4), x);
+    let r = isa.mul_add(n, isa.splat(2.121_944_4e-4), r);
+    let coefficients = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5];
+    let mut polynomial = isa.splat(1.0 / 5040.0);
+    for coefficient in coefficients {
+        polynomial = isa.mul_add(polynomial, r, isa.splat(coefficient));
+    }
+    let polynomial = isa.mul_add(polynomial, isa.mul(r, r), r);
+    isa.mul_pow2(isa.add(polynomial, isa.splat(1.0)), n)
+}
+
+#[cfg(test)]
+mod tests;

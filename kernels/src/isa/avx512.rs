@@ -1,0 +1,217 @@
+//! AVX-512 (F, BW, DQ, VL) with FMA: a vector is one 512-bit register.
+
+use std::arch::x86_64::*;
+
+use super::{Isa, sealed};
+use crate::gemm::tile::TileKernel;
+use crate::lanes::LANES;
+
+/// Token of the AVX-512 set: it exists only where the processor has avx512f, avx512bw, avx512dq,
+/// avx512vl, avx2 and fma.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512 {
+    _private: (),
+}
+
+impl Avx512 {
+    /// # Safety
+    /// The processor has avx512f, avx512bw, avx512dq, avx512vl, avx2 and fma.
+    #[inline(always)]
+    pub(crate) unsafe fn new_unchecked() -> Self {
+        Self { _private: () }
+    }
+}
+
+/// A mask of the first `count` lanes.
+#[inline(always)]
+fn first(count: usize) -> __mmask16 {
+    debug_assert!(count <= LANES);
+    ((1_u32 << count) - 1) as __mmask16
+}
+
+impl sealed::Sealed for Avx512 {}
+
+impl Isa for Avx512 {
+    type F32 = __m512;
+    type Mask = __mmask16;
+
+    const NAME: &'static str = "avx512";
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_ptr(self, source: *const f32) -> __m512 {
+        // SAFETY: the token proves AVX-512; the caller vouches for the memory.
+        unsafe { _mm512_loadu_ps(source) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_ptr(self, target: *mut f32, vector: __m512) {
+        // SAFETY: the token proves AVX-512; the caller vouches for the memory.
+        unsafe { _mm512_storeu_ps(target, vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first_ptr(self, source: *const f32, count: usize) -> __m512 {
+        // SAFETY: the token proves AVX-512; the caller vouches for the memory.
+        unsafe { _mm512_maskz_loadu_ps(first(count), source) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first_ptr(self, target: *mut f32, vector: __m512, count: usize) {
+        // SAFETY: the token proves AVX-512; the caller vouches for the memory.
+        unsafe { _mm512_mask_storeu_ps(target, first(count), vector) }
+    }
+
+    #[inline(always)]
+    fn load_u8(self, source: &[u8; LANES]) -> __m512 {
+        // SAFETY: the token proves AVX-512; the array holds sixteen bytes.
+        unsafe {
+            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(
+                source.as_ptr().cast(),
+            )))
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_sqrt_ps(a) }
+    }
+
+    #[inline(always)]
+    fn abs(self, a: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_abs_ps(a) }
+    }
+
+    #[inline(always)]
+    fn floor(self, a: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(a) }
+    }
+
+    #[inline(always)]
+    fn round_ties_even(self, a: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+
+    #[inline(always)]
+    fn mul_pow2(self, a: __m512, n: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_scalef_ps(a, n) }
+    }
+
+    #[inline(always)]
+    fn lt(self, a: __m512, b: __m512) -> __mmask16 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn le(self, a: __m512, b: __m512) -> __mmask16 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn eq(self, a: __m512, b: __m512) -> __mmask16 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: __mmask16, yes: __m512, no: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_mask_blend_ps(mask, no, yes) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: [__m512; LANES]) -> [__m512; LANES] {
+        let mut t = rows;
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            // Within each 128-bit quarter: 4×4 transposes, in two steps.
+            for r in (0..LANES).step_by(4) {
+                let (a, b, c, d) = (t[r], t[r + 1], t[r + 2], t[r + 3]);
+                let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (cd_low, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                t[r] = _mm512_shuffle_ps::<0b01_00_01_00>(ab_low, cd_low);
+                t[r + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(ab_low, cd_low);
+                t[r + 2] = _mm512_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high);
+                t[r + 3] = _mm512_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high);
+            }
+            // Then a 4×4 transpose of the quarters themselves.
+            let mut out = t;
+            for c in 0..4 {
+                let (a, b, d, e) = (t[c], t[c + 4], t[c + 8], t[c + 12]);
+                let (ab_low, ab_high) = (
+                    _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b),
+                    _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b),
+                );
+                let (de_low, de_high) = (
+                    _mm512_shuffle_f32x4::<0b10_00_10_00>(d, e),
+                    _mm512_shuffle_f32x4::<0b11_01_11_01>(d, e),
+                );
+                out[c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_low, de_low);
+                out[c + 4] = _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_high, de_high);
+                out[c + 8] = _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_low, de_low);
+                out[c + 12] = _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_high, de_high);
+            }
+            out
+        }
+    }
+
+    // Thirty-two registers: 24 sums, two vectors of the other operand, the broadcast.
+    #[inline(always)]
+    fn gemm_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        kernel.run::<Self, 14, 2>(self)
+    }
+}
