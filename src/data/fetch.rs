@@ -172,14 +172,24 @@ impl Job<'_> {
             return Ok(self.put_in_place()?);
         }
         let mut failed = Vec::new();
-        for url in self.urls(sources) {
-            match self.from(&url, progress)? {
+        let urls = self.urls(sources);
+        for (index, url) in urls.iter().enumerate() {
+            match self.from(url, progress)? {
                 None => return Ok(self.put_in_place()?),
                 Some(reason) => {
-                    progress.note(&format!("{url}: {reason}"));
-                    failed.push(FailedSource { url, reason });
+                    if index + 1 < urls.len() {
+                        progress.note(&format!("{url}: {reason}; trying the next source"));
+                    }
+                    failed.push(FailedSource {
+                        url: url.clone(),
+                        reason,
+                    });
                 }
             }
+        }
+        if let Some(folder) = self.target.parent() {
+            // A folder that was made for nothing goes; one that holds anything stays.
+            let _ = fs::remove_dir(folder);
         }
         Err(Obstacle::Sources(failed))
     }

@@ -43,8 +43,14 @@ pub struct Located {
     pub info: &'static DatasetInfo,
     /// Its files.
     pub source: Source,
-    /// Whether its content was found to be the official one already in this run.
     pub(super) verified: bool,
+}
+
+impl Located {
+    /// Whether its content was found to be the official one when it was fetched.
+    pub fn is_verified(&self) -> bool {
+        self.verified
+    }
 }
 
 /// Looks for a dataset in the data folder, which is only read.

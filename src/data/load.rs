@@ -100,7 +100,8 @@ impl Checked {
         self.official == Some(self.sha256.as_str())
     }
 
-    fn warning(&self, dataset: &'static str) -> Option<Warning> {
+    /// The warning that this is not the official content, where that is so.
+    pub fn warning(&self, dataset: &'static str) -> Option<Warning> {
         let known = self.official.filter(|_| !self.is_official())?;
         Some(Warning::UnknownContent {
             dataset,

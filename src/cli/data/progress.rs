@@ -1,0 +1,140 @@
+//! What the person at the terminal sees of a download: a bar, or plain lines where stderr is not a
+//! terminal.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::super::interrupt;
+use super::super::progress::Style;
+use crate::data::Progress;
+
+/// Between two plain lines within a file.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Shows downloads, one file after the other.
+pub(super) struct DownloadProgress {
+    style: Style,
+    bar: Option<ProgressBar>,
+    file: String,
+    total: u64,
+    done: u64,
+    begun_at: u64,
+    start: Instant,
+    last_line: Instant,
+}
+
+impl DownloadProgress {
+    pub(super) fn new(style: Style) -> Self {
+        Self {
+            style,
+            bar: None,
+            file: String::new(),
+            total: 0,
+            done: 0,
+            begun_at: 0,
+            start: Instant::now(),
+            last_line: Instant::now(),
+        }
+    }
+}
+
+impl Progress for DownloadProgress {
+    fn note(&mut self, line: &str) {
+        if self.style != Style::Quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    fn begin(&mut self, file: &str, url: &str, done: u64, total: u64) {
+        self.end();
+        self.file = file.to_owned();
+        self.total = total;
+        (self.done, self.begun_at) = (done, done);
+        self.start = Instant::now();
+        self.last_line = self.start;
+        if self.style == Style::Quiet {
+            return;
+        }
+        let from = match done {
+            0 => String::new(),
+            done => format!(", of which {} are here already", megabytes(done)),
+        };
+        eprintln!("downloading {url} ({}{from})", megabytes(total));
+        if self.style == Style::Bars {
+            self.bar = Some(download_bar(file, done, total));
+        }
+    }
+
+    fn advance(&mut self, done: u64) {
+        self.done = done;
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+        }
+        if self.style == Style::Plain && self.last_line.elapsed() >= PLAIN_INTERVAL {
+            self.last_line = Instant::now();
+            let rate = (done - self.begun_at) as f64 / self.start.elapsed().as_secs_f64();
+            eprintln!(
+                "  {}: {} of {}, {:.0} s left",
+                self.file,
+                megabytes(done),
+                megabytes(self.total),
+                self.total.saturating_sub(done) as f64 / rate
+            );
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        let arrived = self.done > self.begun_at && self.done >= self.total;
+        if arrived && self.style != Style::Quiet {
+            eprintln!(
+                "  {} in {:.1} s",
+                self.file,
+                self.start.elapsed().as_secs_f64()
+            );
+        }
+        self.begun_at = self.done;
+    }
+
+    fn interrupted(&self) -> bool {
+        interrupt::requested()
+    }
+}
+
+fn download_bar(file: &str, done: u64, total: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+    let template = "  {msg} [{bar:24}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_message(file.to_owned());
+    bar.set_position(done);
+    bar.reset_eta();
+    bar
+}
+
+/// A size as people read it.
+pub(super) fn megabytes(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(megabytes(0), "0 bytes");
+        assert_eq!(megabytes(999), "999 bytes");
+        assert_eq!(megabytes(5_148), "5.1 kB");
+        assert_eq!(megabytes(11_490_434), "11.5 MB");
+        assert_eq!(megabytes(170_052_171), "170.1 MB");
+    }
+}
