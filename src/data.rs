@@ -21,6 +21,7 @@
 
 mod digest;
 mod error;
+mod fetch;
 mod find;
 mod home;
 pub mod idx;
@@ -33,6 +34,7 @@ mod quickstart;
 pub mod registry;
 
 pub use error::{DataError, FormatError, Warning};
+pub use fetch::{FailedSource, FetchOptions, Progress, Silent, fetch, load_or_fetch};
 pub use find::{Located, Source, find};
 pub use home::{DataHome, Origin};
 pub use images::{Dataset, ImageSet, ImageSetError, ImageShape, PixelStore};

@@ -8,7 +8,7 @@ use zip::result::ZipError;
 
 use super::idx::Kind;
 use super::npy::NpyError;
-use super::{ImageSetError, Part};
+use super::{FailedSource, ImageSetError, Part};
 
 /// Bytes of one array, at most: far above every dataset of the registry, far below a machine's memory.
 pub(super) const LARGEST_ARRAY: u64 = 1 << 30;
@@ -203,6 +203,35 @@ pub enum DataError {
         /// Why it did not work.
         source: io::Error,
     },
+    /// Nothing that was tried had the dataset.
+    #[error(
+        "{dataset} could not be downloaded:\n{}\nTo do without a download, {by_hand}, or name a folder \
+         that has it with --data-dir",
+        failed.iter().map(|source| format!("  {}: {}", source.url, source.reason)).collect::<Vec<_>>().join("\n")
+    )]
+    NoSource {
+        /// The dataset.
+        dataset: &'static str,
+        /// What was tried, in order.
+        failed: Vec<FailedSource>,
+        /// Where to put which files.
+        by_hand: String,
+    },
+    /// The data folder cannot be written to.
+    #[error(
+        "cannot write {}: {source}; name a folder that can be written to with --data-dir or \
+         TASKWEAVE_HOME",
+        path.display()
+    )]
+    NotWritable {
+        /// The file or folder that was to be made.
+        path: PathBuf,
+        /// Why it could not be.
+        source: io::Error,
+    },
+    /// The onlooker asked to stop.
+    #[error("interrupted; what has arrived is kept, and the next download carries on with it")]
+    Interrupted,
     /// The embedded images are not whole.
     #[error("the images that the program carries are damaged: {0}")]
     Embedded(FormatError),

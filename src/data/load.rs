@@ -179,7 +179,7 @@ fn read_parts(located: &Located) -> Result<[ByteArray; 4], DataError> {
         reason,
     };
     match &located.source {
-        Source::Archive(_) => Err(not_readable(located.info)),
+        Source::Archive(_) => Err(registry::not_readable(located.info)),
         Source::Npz(path) => {
             let classes = located.info.class_names.len();
             read_npz(path, classes).map_err(|reason| in_file(path, reason))
@@ -192,18 +192,6 @@ fn read_parts(located: &Located) -> Result<[ByteArray; 4], DataError> {
             let [a, b, c, d] = Part::ALL;
             Ok([part(a)?, part(b)?, part(c)?, part(d)?])
         }
-    }
-}
-
-fn not_readable(info: &DatasetInfo) -> DataError {
-    let is_readable = |info: &&&DatasetInfo| info.content.is_some();
-    let names = registry::DATASETS
-        .iter()
-        .filter(is_readable)
-        .map(|info| info.name);
-    DataError::NotReadable {
-        dataset: info.name,
-        readable: names.collect::<Vec<_>>().join(" and "),
     }
 }
 

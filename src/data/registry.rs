@@ -26,6 +26,25 @@ pub struct DatasetInfo {
     pub content: Option<[&'static str; 4]>,
 }
 
+impl DatasetInfo {
+    /// Whether its files can be read, and not only downloaded and checked.
+    pub fn is_readable(&self) -> bool {
+        !self
+            .layouts
+            .iter()
+            .any(|layout| matches!(layout, Layout::Archive(_)))
+    }
+
+    /// Bytes to download.
+    pub fn download_bytes(&self) -> u64 {
+        let files = self
+            .downloads
+            .first()
+            .map_or(&[][..], |download| download.files);
+        files.iter().map(|file| file.bytes).sum()
+    }
+}
+
 /// A form in which a data folder may hold a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
@@ -271,6 +290,18 @@ pub fn dataset(name: &str) -> Result<&'static DatasetInfo, DataError> {
             .map(|(_, name)| name),
         available: DATASETS.map(|info| info.name).join(", "),
     })
+}
+
+/// The error for a dataset that can be downloaded and checked only.
+pub(super) fn not_readable(info: &DatasetInfo) -> DataError {
+    let readable = DATASETS
+        .iter()
+        .filter(|info| info.is_readable())
+        .map(|info| info.name);
+    DataError::NotReadable {
+        dataset: info.name,
+        readable: readable.collect::<Vec<_>>().join(" and "),
+    }
 }
 
 #[cfg(test)]
