@@ -10,7 +10,7 @@ use super::{Experiment, ModelKind, RunSettings};
 const TRAINING_EFFICIENCY: f64 = 0.6;
 
 /// Epochs after which early stopping usually ends a run.
-const USUAL_EPOCHS: usize = 10;
+const USUAL_EPOCHS: usize = 15;
 
 /// An estimate of time and memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
