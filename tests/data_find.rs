@@ -261,6 +261,23 @@ fn files_that_do_not_go_together_are_named() {
 }
 
 #[test]
+fn arrays_of_an_npz_file_that_do_not_go_together_are_named() {
+    let (folder, home) = folder();
+    let path = folder.path().join("mnist.npz");
+    let mut short = Small::new();
+    short.dims[3] = vec![TEST - 1];
+    short.values[3].pop();
+    short.write_npz(&path);
+    assert_eq!(
+        sentence("mnist", &home),
+        format!(
+            "{}: its array y_test: there are 20 images but 19 labels; every image needs one label",
+            path.display()
+        )
+    );
+}
+
+#[test]
 fn a_damaged_file_is_named_and_left_in_place() {
     let (folder, home) = folder();
     let path = folder.path().join("mnist.npz");

@@ -106,6 +106,14 @@ pub enum FormatError {
         /// What would have been read.
         wanted: &'static str,
     },
+    /// Images and labels of an npz file do not go together.
+    #[error("its array {array}: {source}")]
+    InArray {
+        /// The array to look into.
+        array: String,
+        /// What is wrong.
+        source: ImageSetError,
+    },
     /// Images of another size than the dataset's.
     #[error(
         "it holds images of {}; those of {dataset} are {}",

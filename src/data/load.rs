@@ -242,10 +242,19 @@ fn check_archive(info: &'static DatasetInfo, path: &Path) -> Result<Checked, Dat
 fn build(located: &Located, parts: [ByteArray; 4]) -> Result<Dataset, DataError> {
     let info = located.info;
     let [train_images, train_labels, test_images, test_labels] = parts;
-    let split = |part: Part, images: ByteArray, labels: ByteArray| {
-        image_set(info, images, labels).map_err(|reason| DataError::InFile {
-            path: blamed(located, part, &reason).to_owned(),
-            reason,
+    let split = |images_part: Part, images: ByteArray, labels: ByteArray| {
+        image_set(info, images, labels).map_err(|reason| {
+            let part = blamed(images_part, &reason);
+            DataError::InFile {
+                path: located.source.file_of(part).to_owned(),
+                reason: match (reason, &located.source) {
+                    (FormatError::Images(source), Source::Npz(_)) => FormatError::InArray {
+                        array: part.npz_array().to_owned(),
+                        source,
+                    },
+                    (reason, _) => reason,
+                },
+            }
         })
     };
     let train = split(Part::TrainImages, train_images, train_labels)?;
@@ -256,16 +265,17 @@ fn build(located: &Located, parts: [ByteArray; 4]) -> Result<Dataset, DataError>
     })
 }
 
-/// The file to look into: that of the labels where these are wrong.
-fn blamed<'a>(located: &'a Located, images: Part, reason: &FormatError) -> &'a Path {
-    let labels = match images {
-        Part::TrainImages | Part::TrainLabels => Part::TrainLabels,
-        Part::TestImages | Part::TestLabels => Part::TestLabels,
-    };
-    located.source.file_of(match reason {
-        FormatError::Images(ImageSetError::Label { .. } | ImageSetError::Count { .. }) => labels,
+/// The part to look into: the labels where these are wrong.
+fn blamed(images: Part, reason: &FormatError) -> Part {
+    match reason {
+        FormatError::Images(ImageSetError::Label { .. } | ImageSetError::Count { .. }) => {
+            match images {
+                Part::TrainImages | Part::TrainLabels => Part::TrainLabels,
+                Part::TestImages | Part::TestLabels => Part::TestLabels,
+            }
+        }
         _ => images,
-    })
+    }
 }
 
 /// Grey images of the dataset's size with their labels.

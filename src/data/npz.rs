@@ -80,10 +80,13 @@ impl<R: Read + Seek> Npz<R> {
             u8::try_from(label)
                 .ok()
                 .filter(|&label| usize::from(label) < classes)
-                .ok_or(ImageSetError::Label {
-                    index,
-                    label,
-                    classes,
+                .ok_or_else(|| FormatError::InArray {
+                    array: array.to_owned(),
+                    source: ImageSetError::Label {
+                        index,
+                        label,
+                        classes,
+                    },
                 })
         };
         let labels: Vec<u8> = integers

@@ -35,6 +35,16 @@ fn a_server_that_stalls_is_given_up_in_time() {
 }
 
 #[test]
+fn a_server_that_only_drips_is_given_up_in_time() {
+    let begin = Instant::now();
+    let server = Server::new(|_| Reply::Drip(photos()));
+    let text = fetch_over(&[&server], None, &hasty()).sentence();
+    assert!(text.contains("it stalled for 0.4 s after "), "{text}");
+    assert_eq!(server.requests().len(), 4);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
 fn a_server_that_says_nothing_is_given_up_in_time() {
     let begin = Instant::now();
     let server = Server::new(|_| Reply::Silence);

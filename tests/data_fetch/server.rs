@@ -32,6 +32,8 @@ pub(crate) enum Reply {
     BreakOff(Vec<u8>, usize),
     /// The same, but the connection stays and is silent.
     Stall(Vec<u8>, usize),
+    /// Ten bytes at a time, with pauses between them, for as long as the client listens.
+    Drip(Vec<u8>),
     /// A promise of so many bytes.
     Promise(u64),
     /// Bytes without a length and without an end.
@@ -169,6 +171,17 @@ fn answer(
                 write!(stream, "\r\n")?;
             }
             write!(stream, "0\r\n\r\n")?;
+        }
+        Reply::Drip(bytes) => {
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                bytes.len()
+            )?;
+            for drop in bytes.chunks(10) {
+                stream.write_all(drop)?;
+                thread::sleep(Duration::from_millis(50));
+            }
         }
         Reply::Promise(length) => {
             write!(

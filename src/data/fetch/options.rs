@@ -34,9 +34,10 @@ impl Default for FetchOptions {
 impl FetchOptions {
     /// The default, with the mirror of the environment variable `TASKWEAVE_MIRROR`.
     pub fn from_env() -> Self {
-        let mirror = std::env::var("TASKWEAVE_MIRROR");
+        let mirror = std::env::var_os("TASKWEAVE_MIRROR");
+        let mirror = mirror.map(|url| url.to_string_lossy().trim().to_owned());
         Self {
-            mirror: mirror.ok().filter(|url| !url.trim().is_empty()),
+            mirror: mirror.filter(|url| !url.is_empty()),
             ..Self::default()
         }
     }

@@ -91,7 +91,9 @@ fn a_label_out_of_range_is_named() {
         let bytes = archive(&[("y", &array(&[3], &[9, wrong, 4]))]);
         assert_eq!(
             labels(&bytes).unwrap_err().to_string(),
-            format!("label {text} of image 1 is out of range: the 10 classes are 0 to 9")
+            format!(
+                "its array y: label {text} of image 1 is out of range: the 10 classes are 0 to 9"
+            )
         );
     }
 }
