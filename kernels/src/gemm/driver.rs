@@ -29,10 +29,11 @@ const PACKED_ROWS: usize = 56;
 const PASSING_VECTORS: usize = 32;
 
 /// Vectors of a task that packs vectors: 4 · 512 · 64 B = 128 KB.
-const PACKED_VECTORS: usize = 4;
+const PACKED_VECTORS: usize = 8;
 
-/// Rows of such a task. They pass through once, so their number only bounds the size of a task.
-const PASSING_ROWS: usize = 1024;
+/// Tasks to aim at where a task would otherwise take all rows: enough for many cores, and for the
+/// last one not to keep the others waiting.
+const LEAST_TASKS: usize = 8;
 
 /// Multiply-adds below which threads cost more than they save.
 const LEAST_PARALLEL_WORK: usize = 1 << 18;
@@ -134,7 +135,11 @@ pub(crate) unsafe fn multiply(set: InstructionSet, product: &Product<'_>, c: &mu
     let (tile_rows, tile_vectors) = tile_size(set);
     product.check(tile_rows, tile_vectors, c.len());
     let (task_rows, task_vectors) = match product.b {
-        Vectors::Matrix(_) => (PASSING_ROWS, PACKED_VECTORS),
+        Vectors::Matrix(_) => {
+            // All rows at once where the vectors alone are enough tasks.
+            let splits = LEAST_TASKS.div_ceil(vectors.div_ceil(PACKED_VECTORS));
+            (rows.div_ceil(splits).max(PACKED_ROWS), PACKED_VECTORS)
+        }
         _ => (PACKED_ROWS, PASSING_VECTORS),
     };
     let task_panels = (task_rows / tile_rows).max(1);
