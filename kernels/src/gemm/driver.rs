@@ -31,6 +31,9 @@ const PASSING_VECTORS: usize = 32;
 /// Vectors of a task that packs vectors: 4 · 512 · 64 B = 128 KB.
 const PACKED_VECTORS: usize = 8;
 
+/// Strips up to which packing rows costs more than reading them where they lie.
+const DIRECT_STRIPS: usize = 2;
+
 /// Tasks to aim at where a task would otherwise take all rows: enough for many cores, and for the
 /// last one not to keep the others waiting.
 const LEAST_TASKS: usize = 8;
@@ -237,8 +240,8 @@ struct Operands {
     a_panel: usize,
     a_outer: usize,
     a_inner: usize,
-    /// The last panel where it lies elsewhere: its start and `a_outer`.
-    a_last: Option<(*const f32, usize)>,
+    /// The last panel where it lies elsewhere: its start, `a_outer` and `a_inner`.
+    a_last: Option<(*const f32, usize, usize)>,
     b: *const f32,
     b_strip: usize,
     b_vector: usize,
@@ -316,6 +319,21 @@ impl Task<'_> {
 
         let first_row = self.panels.start * ROWS;
         let (a, a_panel, a_outer, a_inner, a_last, group) = match a {
+            Broadcast::Matrix(source)
+                if self.strips.len() <= DIRECT_STRIPS && source.is_direct() =>
+            {
+                let last = last_is_partial.then(|| {
+                    let first = whole_panels * ROWS;
+                    // SAFETY: `multiply` held the source to `rows` rows of `depth` steps.
+                    unsafe {
+                        pack_block(isa, &source, first, steps, ROWS, &mut for_a[..ROWS * count])
+                    };
+                    (for_a.as_ptr(), 0, ROWS)
+                });
+                let first = first_row + start * source.depth_stride;
+                let first = source.values.as_ptr().wrapping_add(first);
+                (first, ROWS, 0, source.depth_stride, last, count)
+            }
             Broadcast::Matrix(source) => {
                 // SAFETY: `multiply` held the source to `rows` rows of `depth` steps.
                 unsafe { pack_block(isa, &source, first_row, steps, ROWS, for_a) };
@@ -330,7 +348,7 @@ impl Task<'_> {
                 let from = &values[(start * rows).min(values.len())..];
                 let last = last_is_partial.then(|| {
                     copy_last_rows(from, rows, whole_panels * ROWS, ROWS, for_a);
-                    (for_a.as_ptr(), ROWS * LANES)
+                    (for_a.as_ptr(), ROWS * LANES, 1)
                 });
                 let first = from.as_ptr().wrapping_add(first_row * LANES);
                 (first, ROWS * LANES, rows * LANES, 1, last, LANES)
@@ -416,11 +434,12 @@ impl Task<'_> {
         let (first_row, first_vector) = (panel * ROWS, strip * VECTORS);
         let (local_panel, local_strip) = (panel - self.panels.start, strip - self.strips.start);
         let tile_vectors = VECTORS.min(vectors - first_vector);
-        let (a, a_outer) = match operands.a_last {
+        let (a, a_outer, a_inner) = match operands.a_last {
             Some(last) if first_row + ROWS > rows => last,
             _ => (
                 operands.a.wrapping_add(local_panel * operands.a_panel),
                 operands.a_outer,
+                operands.a_inner,
             ),
         };
         if !finish.bias.is_null() {
@@ -429,7 +448,7 @@ impl Task<'_> {
         let tile = Tile {
             a,
             a_outer,
-            a_inner: operands.a_inner,
+            a_inner,
             b: operands.b.wrapping_add(local_strip * operands.b_strip),
             b_vector: operands.b_vector,
             b_step: operands.b_step,
