@@ -18,8 +18,8 @@ use crate::dispatch::{InstructionSet, Kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
-/// Steps of the sum in one block, a multiple of sixteen. A packed panel of 14 rows is 28 KB, more
-/// than half of a first-level cache of 48 KB; a strip of two vectors, 64 KB, streams.
+/// Steps of the sum in one block, a multiple of sixteen. A panel of 14 rows is then 28 KB, which a
+/// first-level cache of 48 KB holds; a strip of two vectors, 64 KB, comes from the second level.
 const DEPTH: usize = 512;
 
 /// Rows of a task that packs rows: 56 · 512 · 4 B = 112 KB.
@@ -28,11 +28,8 @@ const PACKED_ROWS: usize = 56;
 /// Vectors of such a task: 32 · 512 · 64 B = 1 MB, half of a second-level cache of 2 MB.
 const PASSING_VECTORS: usize = 32;
 
-/// Vectors of a task that packs vectors: 4 · 512 · 64 B = 128 KB.
+/// Vectors of a task that packs vectors: 8 · 512 · 64 B = 256 KB.
 const PACKED_VECTORS: usize = 8;
-
-/// Strips up to which packing rows costs more than reading them where they lie.
-const DIRECT_STRIPS: usize = 2;
 
 /// Tasks to aim at where a task would otherwise take all rows: enough for many cores, and for the
 /// last one not to keep the others waiting.
@@ -240,8 +237,8 @@ struct Operands {
     a_panel: usize,
     a_outer: usize,
     a_inner: usize,
-    /// The last panel where it lies elsewhere: its start, `a_outer` and `a_inner`.
-    a_last: Option<(*const f32, usize, usize)>,
+    /// The last panel where it lies elsewhere: its start and `a_outer`.
+    a_last: Option<(*const f32, usize)>,
     b: *const f32,
     b_strip: usize,
     b_vector: usize,
@@ -273,8 +270,8 @@ impl TileKernel for Task<'_> {
             let finish = self.finish(&steps);
             let (panels, strips) = (self.panels.len(), self.strips.len());
             for index in 0..panels * strips {
-                // The packed operand comes by again and again from the second-level cache; the
-                // panel or strip of the one that passes stays in the first-level cache meanwhile.
+                // The part that the task packed comes by from the second-level cache once for each
+                // panel or strip of the operand that passes.
                 let (panel, strip) = match self.product.b {
                     Vectors::Matrix(_) => (index / strips, index % strips),
                     _ => (index % panels, index / panels),
@@ -319,21 +316,6 @@ impl Task<'_> {
 
         let first_row = self.panels.start * ROWS;
         let (a, a_panel, a_outer, a_inner, a_last, group) = match a {
-            Broadcast::Matrix(source)
-                if self.strips.len() <= DIRECT_STRIPS && source.is_direct() =>
-            {
-                let last = last_is_partial.then(|| {
-                    let first = whole_panels * ROWS;
-                    // SAFETY: `multiply` held the source to `rows` rows of `depth` steps.
-                    unsafe {
-                        pack_block(isa, &source, first, steps, ROWS, &mut for_a[..ROWS * count])
-                    };
-                    (for_a.as_ptr(), 0, ROWS)
-                });
-                let first = first_row + start * source.depth_stride;
-                let first = source.values.as_ptr().wrapping_add(first);
-                (first, ROWS, 0, source.depth_stride, last, count)
-            }
             Broadcast::Matrix(source) => {
                 // SAFETY: `multiply` held the source to `rows` rows of `depth` steps.
                 unsafe { pack_block(isa, &source, first_row, steps, ROWS, for_a) };
@@ -348,7 +330,7 @@ impl Task<'_> {
                 let from = &values[(start * rows).min(values.len())..];
                 let last = last_is_partial.then(|| {
                     copy_last_rows(from, rows, whole_panels * ROWS, ROWS, for_a);
-                    (for_a.as_ptr(), ROWS * LANES, 1)
+                    (for_a.as_ptr(), ROWS * LANES)
                 });
                 let first = from.as_ptr().wrapping_add(first_row * LANES);
                 (first, ROWS * LANES, rows * LANES, 1, last, LANES)
@@ -434,12 +416,11 @@ impl Task<'_> {
         let (first_row, first_vector) = (panel * ROWS, strip * VECTORS);
         let (local_panel, local_strip) = (panel - self.panels.start, strip - self.strips.start);
         let tile_vectors = VECTORS.min(vectors - first_vector);
-        let (a, a_outer, a_inner) = match operands.a_last {
+        let (a, a_outer) = match operands.a_last {
             Some(last) if first_row + ROWS > rows => last,
             _ => (
                 operands.a.wrapping_add(local_panel * operands.a_panel),
                 operands.a_outer,
-                operands.a_inner,
             ),
         };
         if !finish.bias.is_null() {
@@ -448,7 +429,7 @@ impl Task<'_> {
         let tile = Tile {
             a,
             a_outer,
-            a_inner,
+            a_inner: operands.a_inner,
             b: operands.b.wrapping_add(local_strip * operands.b_strip),
             b_vector: operands.b_vector,
             b_step: operands.b_step,

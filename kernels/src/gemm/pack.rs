@@ -44,12 +44,6 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Whether a panel could be read where it lies, its rows side by side.
-    #[inline(always)]
-    pub(crate) fn is_direct(&self) -> bool {
-        self.across_stride == 1 && self.scale == 1.0 && self.group == self.depth
-    }
-
     /// Holds the source to the size that a product demands, and its values to that size.
     pub(crate) fn check(&self, across: usize, depth: usize) {
         assert_eq!([self.across, self.depth], [across, depth]);
