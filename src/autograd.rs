@@ -1,1 +1,15 @@
-//! Placeholder.
+//! Reverse-mode automatic differentiation: a [`Tape`] of recorded [`Op`]s that is replayed.
+//!
+//! A tape is recorded once and replayed for every batch: [`Tape::forward`] computes what the asked
+//! values need, in recorded order; [`Tape::backward`] walks back from the losses and computes
+//! gradients only where a parameter depends on them. Buffers stay with their nodes, so a replay of a
+//! known shape allocates no tensor. A leaf may take another batch size at any time: the shapes
+//! behind it follow.
+
+mod op;
+mod tape;
+
+pub mod gradient_check;
+
+pub use op::{Backward, Forward, Op};
+pub use tape::{Tape, Var};

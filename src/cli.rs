@@ -1,1 +1,95 @@
-//! Placeholder.
+//! The command line: one file per sub-command.
+//!
+//! Answers go to stdout, progress, warnings and timings to stderr. Exit codes: 0 success, 1 failure,
+//! 2 wrong usage, 130 interrupted.
+
+mod bench;
+pub mod data;
+mod failure;
+mod interrupt;
+mod list;
+mod progress;
+pub mod report;
+mod run;
+
+pub use failure::Failure;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use taskweave_kernels::dispatch;
+
+/// Trains image classifiers on an ordinary CPU, and shows whether one network can do the work of
+/// several.
+#[derive(Debug, Parser)]
+#[command(
+    name = "taskweave",
+    version,
+    after_help = "Start here:\n  taskweave run quickstart\n\nThe results go to stdout, progress to stderr."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run an experiment: train a network per task and one for all, and print their reports
+    Run(run::RunArgs),
+    /// List the experiments
+    List(list::ListArgs),
+    /// List, download and check the datasets
+    Data(data::DataArgs),
+    /// Print the confusion matrix and classification report of label files
+    Report(report::ReportArgs),
+    /// Measure how fast this machine runs the kernels
+    Bench(bench::BenchArgs),
+}
+
+/// Runs the program on the arguments of the process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match dispatch_command(&arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            failure.exit_code()
+        }
+    }
+}
+
+fn dispatch_command(command: &Command) -> Result<(), Failure> {
+    dispatch::from_env().map_err(|error| Failure::usage(error.to_string()))?;
+    interrupt::watch();
+    let mut out = io::stdout();
+    match command {
+        Command::Run(args) => run::run(args, &mut out)?,
+        Command::List(args) => list::run(args, &mut out)?,
+        Command::Data(args) => data::run(args, &mut out)?,
+        Command::Report(args) => report::run(args, &mut out)?,
+        Command::Bench(args) => bench::run(args, &mut out)?,
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Runs `work` on a pool of this many threads; without a number, on as many as the machine has.
+fn with_threads<T: Send>(
+    threads: Option<usize>,
+    work: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .build()
+        .map_err(|error| Failure::error(format!("cannot start the threads: {error}")))?
+        .install(work)
+}
+
+/// A number of threads from the command line.
+fn thread_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(threads @ 1..=1_024) => Ok(threads),
+        _ => Err("a number of threads from 1 to 1024 is wanted".to_owned()),
+    }
+}

@@ -1,1 +1,165 @@
-//! Placeholder.
+//! Experiments: which tasks, which net, which protocol, and how the results are printed. An
+//! experiment is a value of [`Experiment`]; the runner knows nothing of any one of them.
+
+mod answer;
+mod artifacts;
+mod built_in;
+mod error;
+mod estimate;
+mod outcome;
+mod runner;
+
+pub use answer::Answer;
+pub use artifacts::OutputFolder;
+pub use built_in::{built_in, find};
+pub use error::ExperimentError;
+pub use estimate::Estimate;
+pub use outcome::{ModelOutcome, TaskOutcome};
+pub use runner::{RunObserver, RunSettings, TaskData, run};
+
+use serde::Serialize;
+
+use crate::nn::{Initializer, NetSpec};
+use crate::optim::OptimizerSpec;
+use crate::train::{EarlyStoppingSettings, Importance};
+
+/// One experiment: a dedicated net for every task, then one multitask net for all.
+#[derive(Clone, Debug, Serialize)]
+pub struct Experiment {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub summary: &'static str,
+    /// Where the images come from.
+    pub source: Source,
+    /// The tasks, in order.
+    pub tasks: &'static [Task],
+    /// The net of every task.
+    pub net: NetSpec,
+    /// Pixels (0 to 255) are divided by this before they enter a net.
+    pub pixel_divisor: f32,
+    /// How the experiment is trained unless asked otherwise.
+    pub default: Protocol,
+    /// How the published experiment was trained.
+    pub reference: Protocol,
+    /// The reports, in the order they are printed.
+    pub reports: &'static [ReportSection],
+}
+
+/// Where an experiment's images come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The data folder; what is missing there is downloaded.
+    DataFolder,
+    /// The subset that the program carries.
+    Embedded,
+}
+
+/// A task: a name and the dataset it classifies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Task {
+    /// The name in titles: "Digit".
+    pub name: &'static str,
+    /// The dataset's name in the registry.
+    pub dataset: &'static str,
+}
+
+/// The two kinds of model that an experiment compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelKind {
+    /// A net of its own for one task.
+    Dedicated,
+    /// One net whose weights are shared out between all tasks.
+    Multitask,
+}
+
+impl ModelKind {
+    /// "Dedicated" or "Multitask".
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Dedicated => "Dedicated",
+            Self::Multitask => "Multitask",
+        }
+    }
+}
+
+/// One report on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ReportSection {
+    /// Of which model.
+    pub model: ModelKind,
+    /// Of which task, by its place in [`Experiment::tasks`].
+    pub task: usize,
+    /// Blank lines between this report and the next, besides the one that ends every report.
+    pub blank_lines_after: usize,
+}
+
+/// Everything about how an experiment's nets are trained.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Protocol {
+    /// Initial weights of a dedicated net.
+    pub dedicated_weights: Initializer,
+    /// Initial weights of the multitask net.
+    pub multitask_weights: Initializer,
+    /// Who owns which weight of the multitask net.
+    pub owners: OwnerSettings,
+    /// How every net is trained.
+    pub training: Training,
+}
+
+/// How the owners of the weights are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct OwnerSettings {
+    /// What makes a position important.
+    pub importance: Importance,
+    /// Percentile of importance, 0 to 100, below which a task owns nothing.
+    pub percentile: f64,
+    /// Images of every task, from the beginning of the training set, that gradients are taken over.
+    pub selection_images: usize,
+}
+
+/// How a net is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Training {
+    /// The optimiser.
+    pub optimizer: OptimizerSpec,
+    /// Images in a step.
+    pub batch: usize,
+    /// The most epochs.
+    pub epochs: usize,
+    /// The share at the end of the training set that is kept for validation.
+    pub validation_split: f64,
+    /// The learning rate is multiplied by this after every epoch; 1 keeps it.
+    pub learning_rate_decay: f64,
+    /// When to stop before the last epoch.
+    pub early_stopping: EarlyStoppingSettings,
+}
+
+/// Which of an experiment's protocols to follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProtocolName {
+    /// The dependable one.
+    #[default]
+    Default,
+    /// The published one.
+    Reference,
+}
+
+impl Experiment {
+    /// The protocol of this name.
+    pub fn protocol(&self, name: ProtocolName) -> &Protocol {
+        match name {
+            ProtocolName::Default => &self.default,
+            ProtocolName::Reference => &self.reference,
+        }
+    }
+
+    /// "Dedicated Model Digit Performance:".
+    pub fn report_title(&self, section: &ReportSection) -> String {
+        let (model, task) = (section.model.title(), self.tasks[section.task].name);
+        format!("{model} Model {task} Performance:")
+    }
+}

@@ -13,5 +13,6 @@ pub mod multitask;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod random;
 pub mod tensor;
 pub mod train;

@@ -1,3 +1,7 @@
-//! The `taskweave` program.
+//! The `taskweave` program: parses the command line and hands over to [`taskweave::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    taskweave::cli::main()
+}

@@ -1,1 +1,12 @@
-//! Placeholder.
+//! Sharing one tensor between tasks: who owns which weight.
+//!
+//! Every task of a multitask net has weight tensors of its own, but only the *positions* that it
+//! owns are ever non-zero, and no position has two owners, so that all tasks' weights fit into one
+//! tensor the size of a single net. The method is the MANN / RSN2 of BeyondML ("reduction of
+//! sub-network neuroplasticity").
+
+mod importance;
+mod owners;
+
+pub use importance::MeanGradient;
+pub use owners::{Owned, OwnerError, choose_owners};

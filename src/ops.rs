@@ -1,1 +1,69 @@
-//! Placeholder.
+//! Differentiable operations, one file each.
+//!
+//! The row-major operations are an engine for any model: arithmetic with broadcasting ([`Add`],
+//! [`Sub`], [`Mul`], [`Div`], [`Neg`], [`MatMul`]), reductions ([`Sum`], [`Mean`], [`Max`]), shapes
+//! ([`Reshape`], [`Transpose`], [`Slice`], [`Concat`]) and functions ([`Exp`], [`Log`], [`Sqrt`],
+//! [`Tanh`], [`Sigmoid`], [`Relu`], [`Softmax`], [`LogSoftmax`]).
+//!
+//! In lanes, the layout of the network kernels, work [`Dense`], [`SoftmaxCrossEntropy`] and [`Relu`];
+//! [`Pack`] and [`Unpack`] stand at the seams.
+//!
+//! Every operation is held to a plain f64 version of itself by
+//! [`gradient_check`](crate::autograd::gradient_check); one that is not fails a test.
+
+mod add;
+mod broadcast;
+mod concat;
+mod dense;
+mod div;
+mod exp;
+mod log;
+mod log_softmax;
+mod matmul;
+mod max;
+mod mean;
+mod mul;
+mod neg;
+mod operands;
+mod pack;
+mod reduce;
+mod relu;
+mod reshape;
+mod sigmoid;
+mod slice;
+mod softmax;
+mod softmax_cross_entropy;
+mod sqrt;
+mod strided;
+mod sub;
+mod sum;
+mod tanh;
+mod transpose;
+mod unary;
+mod unpack;
+
+pub use add::Add;
+pub use concat::Concat;
+pub use dense::{Activation, Dense};
+pub use div::Div;
+pub use exp::Exp;
+pub use log::Log;
+pub use log_softmax::LogSoftmax;
+pub use matmul::MatMul;
+pub use max::Max;
+pub use mean::Mean;
+pub use mul::Mul;
+pub use neg::Neg;
+pub use pack::Pack;
+pub use relu::Relu;
+pub use reshape::Reshape;
+pub use sigmoid::Sigmoid;
+pub use slice::Slice;
+pub use softmax::Softmax;
+pub use softmax_cross_entropy::SoftmaxCrossEntropy;
+pub use sqrt::Sqrt;
+pub use sub::Sub;
+pub use sum::Sum;
+pub use tanh::Tanh;
+pub use transpose::Transpose;
+pub use unpack::Unpack;

@@ -1,1 +1,228 @@
-//! Placeholder.
+//! Optimisers: settings as data, and the state they keep per parameter.
+//!
+//! Formulas and defaults are Keras's (3.x): Adam adds ε to the square root of the uncorrected second
+//! moment, and AdamW decays the weights before the step, by `learning_rate · weight_decay`.
+
+use serde::Serialize;
+use taskweave_kernels::buffer::Buffer;
+use taskweave_kernels::dispatch;
+use taskweave_kernels::update::{self, AdamStep, MomentumStep, Parameters};
+
+/// An optimiser and its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum OptimizerSpec {
+    /// Stochastic gradient descent, with momentum where that is not zero.
+    Sgd {
+        /// Step size.
+        learning_rate: f64,
+        /// Share of the velocity that is kept from step to step.
+        momentum: f64,
+        /// Whether the step looks ahead along the velocity (Y. Nesterov, 1983).
+        nesterov: bool,
+    },
+    /// Adam (D. P. Kingma, J. Ba, 2015).
+    Adam(AdamSettings),
+    /// Adam with decoupled weight decay (I. Loshchilov, F. Hutter, 2019).
+    AdamW {
+        /// The settings it shares with Adam.
+        #[serde(flatten)]
+        adam: AdamSettings,
+        /// Share of the weight that a step of learning rate 1 takes away.
+        weight_decay: f64,
+    },
+}
+
+/// The settings of Adam.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct AdamSettings {
+    /// Step size.
+    pub learning_rate: f64,
+    /// Decay of the mean of the gradients.
+    pub beta_1: f64,
+    /// Decay of the mean of their squares.
+    pub beta_2: f64,
+    /// Keeps the step finite where the gradient vanishes.
+    pub epsilon: f64,
+}
+
+impl Default for AdamSettings {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-3,
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-7,
+        }
+    }
+}
+
+impl OptimizerSpec {
+    /// Plain gradient descent at Keras's default learning rate.
+    pub fn sgd() -> Self {
+        Self::Sgd {
+            learning_rate: 0.01,
+            momentum: 0.0,
+            nesterov: false,
+        }
+    }
+
+    /// Adam with Keras's defaults.
+    pub fn adam() -> Self {
+        Self::Adam(AdamSettings::default())
+    }
+
+    /// AdamW with Keras's defaults.
+    pub fn adamw() -> Self {
+        Self::AdamW {
+            adam: AdamSettings::default(),
+            weight_decay: 0.004,
+        }
+    }
+
+    /// Buffers of a parameter's size that the optimiser keeps for it.
+    pub fn state_buffers(&self) -> usize {
+        match self {
+            Self::Sgd { momentum: 0.0, .. } => 0,
+            Self::Sgd { .. } => 1,
+            Self::Adam(_) | Self::AdamW { .. } => 2,
+        }
+    }
+}
+
+/// An optimiser with the state of every parameter.
+pub struct Optimizer {
+    spec: OptimizerSpec,
+    learning_rate_factor: f64,
+    step: u64,
+    state: Vec<[Buffer; 2]>,
+}
+
+impl Optimizer {
+    /// A fresh optimiser for parameters of these numbers of elements.
+    pub fn new(spec: OptimizerSpec, elements: impl IntoIterator<Item = usize>) -> Self {
+        let buffers = spec.state_buffers();
+        let buffer = |slot: usize, len: usize| Buffer::zeroed(if slot < buffers { len } else { 0 });
+        Self {
+            spec,
+            learning_rate_factor: 1.0,
+            step: 0,
+            state: elements
+                .into_iter()
+                .map(|len| [buffer(0, len), buffer(1, len)])
+                .collect(),
+        }
+    }
+
+    /// From the next step on, the learning rate is that of the settings times this.
+    pub fn set_learning_rate_factor(&mut self, factor: f64) {
+        self.learning_rate_factor = factor;
+    }
+
+    /// Begins the next step: every parameter is updated at most once until the next call.
+    pub fn begin_step(&mut self) {
+        self.step += 1;
+    }
+
+    /// Updates the parameter at `slot` in place. Where `owned` is 0, weight and state stay exactly as
+    /// they are.
+    ///
+    /// # Panics
+    /// If there is no such parameter, or the slices differ in length.
+    pub fn update(&mut self, slot: usize, weights: &mut [f32], grad: &[f32], owned: Option<&[u8]>) {
+        let set = dispatch::active();
+        let parameters = Parameters {
+            weights,
+            grad,
+            owned,
+        };
+        let [first, second] = &mut self.state[slot];
+        let factor = self.learning_rate_factor;
+        match self.spec {
+            OptimizerSpec::Sgd {
+                learning_rate,
+                momentum: 0.0,
+                ..
+            } => update::sgd(set, learning_rate * factor, parameters),
+            OptimizerSpec::Sgd {
+                learning_rate,
+                momentum,
+                nesterov,
+            } => {
+                let step = MomentumStep {
+                    learning_rate: learning_rate * factor,
+                    momentum,
+                    nesterov,
+                };
+                update::momentum(set, &step, parameters, first);
+            }
+            OptimizerSpec::Adam(adam) => {
+                let step = adam.step(self.step, factor, 0.0);
+                update::adam(set, &step, parameters, first, second);
+            }
+            OptimizerSpec::AdamW { adam, weight_decay } => {
+                let step = adam.step(self.step, factor, weight_decay);
+                update::adam(set, &step, parameters, first, second);
+            }
+        }
+    }
+
+    /// What the optimiser keeps for the parameter at `slot`: velocity, or first and second moment;
+    /// empty where it keeps nothing.
+    pub fn state(&self, slot: usize) -> [&[f32]; 2] {
+        self.state[slot].each_ref().map(|buffer| &buffer[..])
+    }
+}
+
+impl AdamSettings {
+    fn step(self, step: u64, factor: f64, weight_decay: f64) -> AdamStep {
+        AdamStep {
+            learning_rate: self.learning_rate * factor,
+            beta1: self.beta_1,
+            beta2: self.beta_2,
+            epsilon: self.epsilon,
+            weight_decay,
+            step,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unowned_weights_and_their_state_stay_zero() {
+        for spec in [
+            OptimizerSpec::Sgd {
+                learning_rate: 0.1,
+                momentum: 0.9,
+                nesterov: true,
+            },
+            OptimizerSpec::adam(),
+            OptimizerSpec::adamw(),
+        ] {
+            let mut optimizer = Optimizer::new(spec, [3]);
+            let mut weights = [0.0, 0.5, 0.0];
+            for grad in [[1.0, 1.0, f32::NAN], [-2.0, 0.5, f32::INFINITY]] {
+                optimizer.begin_step();
+                optimizer.update(0, &mut weights, &grad, Some(&[0, 1, 0]));
+            }
+            assert!(weights[1] != 0.5 && weights[1].is_finite(), "{spec:?}");
+            for values in [&weights[..]].iter().chain(&optimizer.state(0)) {
+                for at in [0, 2].into_iter().filter(|&at| at < values.len()) {
+                    assert_eq!(values[at].to_bits(), 0, "{spec:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_step_of_adam_is_the_learning_rate() {
+        let mut optimizer = Optimizer::new(OptimizerSpec::adam(), [2]);
+        let mut weights = [1.0, 1.0];
+        optimizer.begin_step();
+        optimizer.update(0, &mut weights, &[0.3, -7.0], None);
+        assert!((weights[0] - 0.999).abs() < 1e-6 && (weights[1] - 1.001).abs() < 1e-6);
+    }
+}

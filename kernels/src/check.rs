@@ -62,6 +62,15 @@ impl Tolerance {
         }
     }
 
+    /// Both bounds multiplied by `factor`.
+    pub fn times(self, factor: f64) -> Self {
+        Self {
+            absolute: self.absolute * factor,
+            relative: self.relative * factor,
+            ..self
+        }
+    }
+
     /// Also accepts NaN where NaN is expected.
     pub fn nan_equals_nan(self) -> Self {
         Self {

@@ -7,10 +7,14 @@
 
 pub mod buffer;
 pub mod check;
+mod chunks;
 pub mod dense;
 pub mod dispatch;
+pub mod elementwise;
 pub mod gemm;
 pub mod isa;
 pub mod lanes;
 pub mod naive;
 pub mod peak;
+pub mod softmax;
+pub mod update;

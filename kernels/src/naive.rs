@@ -20,7 +20,7 @@ pub use dense::{
 };
 pub use gemm::{Gemm, Matrix, gemm};
 pub use softmax::{argmax, softmax, softmax_cross_entropy};
-pub use update::{AdamStep, MomentumStep, adam, momentum, sgd};
+pub use update::{adam, momentum, sgd};
 
 /// The two floating-point types that a reference runs in.
 pub trait Float:

@@ -109,7 +109,9 @@ impl Isa for Portable {
 
     #[inline(always)]
     fn floor(self, a: f32x16) -> f32x16 {
-        a.floor()
+        // `f32x16::floor` calls the C library for each lane on baseline x86-64.
+        let rounded = self.round_ties_even(a);
+        a.simd_lt(rounded).bitselect(rounded - 1.0, rounded)
     }
 
     #[inline(always)]
@@ -124,7 +126,7 @@ impl Isa for Portable {
     #[inline(always)]
     fn mul_pow2(self, a: f32x16, n: f32x16) -> f32x16 {
         // In two factors, neither of which leaves the range of normal numbers.
-        let head = (n * 0.5).floor();
+        let head = self.round_ties_even(n * 0.5);
         let mut heads = head.to_array();
         let mut tails = (n - head).to_array();
         for (head, tail) in heads.iter_mut().zip(&mut tails) {

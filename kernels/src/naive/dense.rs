@@ -82,10 +82,10 @@ pub fn relu<T: Float>(input: &[T]) -> Vec<T> {
     input.iter().map(clamp).collect()
 }
 
-/// The gradient of [`relu`]: `grad_output` where `output` is positive, else zero.
+/// The gradient of [`relu`]: `grad_output` where `output` is positive, else (beside NaN too) zero.
 pub fn relu_backward<T: Float>(output: &[T], grad_output: &[T]) -> Vec<T> {
     assert_eq!(output.len(), grad_output.len());
-    let pass = |(&y, &grad): (&T, &T)| if y <= T::ZERO { T::ZERO } else { grad };
+    let pass = |(&y, &grad): (&T, &T)| if y > T::ZERO { grad } else { T::ZERO };
     output.iter().zip(grad_output).map(pass).collect()
 }
 

@@ -1,54 +1,24 @@
 //! Optimiser steps in Keras 3's formulas.
 
 use super::Float;
-
-/// A step of gradient descent with momentum.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MomentumStep<T> {
-    /// Step size.
-    pub learning_rate: T,
-    /// Share of the velocity that stays from step to step.
-    pub momentum: T,
-    /// Nesterov's form: the weight moves to where the next velocity would carry it.
-    pub nesterov: bool,
-}
-
-/// A step of Adam; with a weight decay, of AdamW.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamStep<T> {
-    /// Step size.
-    pub learning_rate: T,
-    /// Decay of the first moment.
-    pub beta1: T,
-    /// Decay of the second moment.
-    pub beta2: T,
-    /// Added to the root of the second moment, which is not bias-corrected.
-    pub epsilon: T,
-    /// Share of the weight taken away per unit of learning rate, before the step.
-    pub weight_decay: T,
-    /// Steps taken, this one included: 1 for the first.
-    pub step: u64,
-}
+use crate::update::{AdamStep, MomentumStep};
 
 /// `w -= lr · g`.
-pub fn sgd<T: Float>(learning_rate: T, weights: &mut [T], grad: &[T]) {
+pub fn sgd<T: Float>(learning_rate: f64, weights: &mut [T], grad: &[T]) {
+    let learning_rate = T::from_f64(learning_rate);
     for (index, weight) in weights.iter_mut().enumerate() {
         *weight -= learning_rate * grad[index];
     }
 }
 
 /// `v = m · v - lr · g`, then `w += v`, or Nesterov's `w += m · v - lr · g`.
-pub fn momentum<T: Float>(
-    step: &MomentumStep<T>,
-    weights: &mut [T],
-    grad: &[T],
-    velocity: &mut [T],
-) {
+pub fn momentum<T: Float>(step: &MomentumStep, weights: &mut [T], grad: &[T], velocity: &mut [T]) {
+    let (learning_rate, momentum) = (T::from_f64(step.learning_rate), T::from_f64(step.momentum));
     for (index, weight) in weights.iter_mut().enumerate() {
-        let pull = step.learning_rate * grad[index];
-        velocity[index] = step.momentum * velocity[index] - pull;
+        let pull = learning_rate * grad[index];
+        velocity[index] = momentum * velocity[index] - pull;
         *weight += if step.nesterov {
-            step.momentum * velocity[index] - pull
+            momentum * velocity[index] - pull
         } else {
             velocity[index]
         };
@@ -58,21 +28,29 @@ pub fn momentum<T: Float>(
 /// `w -= w · decay · lr`, then with `α = lr · √(1 - β₂ᵗ) / (1 - β₁ᵗ)`:
 /// `m += (g - m)(1 - β₁)`, `v += (g² - v)(1 - β₂)`, `w -= α · m / (√v + ε)`.
 pub fn adam<T: Float>(
-    step: &AdamStep<T>,
+    step: &AdamStep,
     weights: &mut [T],
     grad: &[T],
     first: &mut [T],
     second: &mut [T],
 ) {
-    let power = |beta: T| T::from_f64(beta.to_f64().powf(step.step as f64));
-    let alpha =
-        step.learning_rate * (T::ONE - power(step.beta2)).sqrt() / (T::ONE - power(step.beta1));
+    let unbiased = |beta: f64| 1.0 - beta.powf(step.step as f64);
+    let alpha = step.learning_rate * unbiased(step.beta2).sqrt() / unbiased(step.beta1);
+    let [alpha, gain1, gain2, epsilon, decay, learning_rate] = [
+        alpha,
+        1.0 - step.beta1,
+        1.0 - step.beta2,
+        step.epsilon,
+        step.weight_decay,
+        step.learning_rate,
+    ]
+    .map(T::from_f64);
     for (index, weight) in weights.iter_mut().enumerate() {
         let g = grad[index];
-        *weight -= *weight * step.weight_decay * step.learning_rate;
-        first[index] += (g - first[index]) * (T::ONE - step.beta1);
-        second[index] += (g * g - second[index]) * (T::ONE - step.beta2);
-        *weight -= alpha * first[index] / (second[index].sqrt() + step.epsilon);
+        *weight -= *weight * decay * learning_rate;
+        first[index] += (g - first[index]) * gain1;
+        second[index] += (g * g - second[index]) * gain2;
+        *weight -= alpha * first[index] / (second[index].sqrt() + epsilon);
     }
 }
 

@@ -1,0 +1,110 @@
+//! What an operation must provide.
+
+use taskweave_kernels::buffer::Buffer;
+
+use crate::tensor::{Tensor, TensorError, TensorSpec};
+
+/// A differentiable operation on tensors.
+///
+/// The output's shape follows from the inputs' shapes; forward and backward see tensors of the
+/// shapes that [`output_spec`](Op::output_spec) accepted. A user's own operation implements this
+/// trait and is used like the built-in ones: [`Tape::apply`](super::Tape::apply). It sees row-major
+/// slices unless it accepts lanes itself, and
+/// [`check_gradients`](super::gradient_check::check_gradients) holds its gradients to central
+/// differences of a plain f64 version.
+///
+/// ```
+/// use taskweave::autograd::{Backward, Forward, Op, Tape, gradient_check::check_gradients};
+/// use taskweave::tensor::{Layout, Tensor, TensorError, TensorSpec};
+///
+/// /// `y = ln(1 + eˣ)`, a smooth rectifier; ∂L/∂x = ∂L/∂y / (1 + e⁻ˣ).
+/// struct Softplus;
+///
+/// impl Op for Softplus {
+///     fn name(&self) -> &'static str {
+///         "Softplus"
+///     }
+///
+///     fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
+///         match inputs {
+///             [x] if x.layout == Layout::RowMajor => Ok((*x).clone()),
+///             _ => Err(TensorError::Value {
+///                 op: self.name(),
+///                 message: "it takes one row-major tensor".to_string(),
+///             }),
+///         }
+///     }
+///
+///     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
+///         let input = pass.inputs[0].data();
+///         for (y, x) in pass.output.data_mut().iter_mut().zip(input) {
+///             *y = x.max(0.0) + (-x.abs()).exp().ln_1p();
+///         }
+///         Ok(())
+///     }
+///
+///     fn backward(&self, pass: Backward<'_>) {
+///         if let Some(grad_input) = &mut pass.grad_inputs[0] {
+///             let known = pass.inputs[0].data().iter().zip(pass.grad_output.data());
+///             for (grad, (x, grad_output)) in grad_input.data_mut().iter_mut().zip(known) {
+///                 *grad = grad_output / (1.0 + (-x).exp());
+///             }
+///         }
+///     }
+/// }
+///
+/// let x = Tensor::from_vec(vec![-2.0, 0.0, 3.0], [3])?;
+/// let plain = |inputs: &[Vec<f64>]| inputs[0].iter().map(|x| x.exp().ln_1p()).collect();
+/// check_gradients(&Softplus, &[x.clone()], &plain)?;
+///
+/// let mut tape = Tape::new();
+/// let x = tape.parameter(x);
+/// let y = tape.apply(Softplus, &[x])?;
+/// assert!((tape.value(y).data()[1] - std::f32::consts::LN_2).abs() < 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Op: Send + Sync {
+    /// The operation's name, for messages.
+    fn name(&self) -> &'static str;
+
+    /// Shape and layout of the output.
+    ///
+    /// # Errors
+    /// When the operation does not take inputs of these shapes or layouts.
+    fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError>;
+
+    /// Computes the output; its contents before are unspecified.
+    ///
+    /// # Errors
+    /// When an input holds a value that the operation cannot take.
+    fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError>;
+
+    /// Computes the gradient of every input that needs one, from the gradient of the output.
+    fn backward(&self, pass: Backward<'_>);
+}
+
+/// The forward pass of one operation.
+pub struct Forward<'a> {
+    /// The inputs, in the order they were given.
+    pub inputs: &'a [&'a Tensor],
+    /// The output to write.
+    pub output: &'a mut Tensor,
+    /// Memory that the operation may resize and fill for its own backward pass.
+    pub saved: &'a mut Buffer,
+}
+
+/// The backward pass of one operation.
+pub struct Backward<'a> {
+    /// The inputs of the forward pass.
+    pub inputs: &'a [&'a Tensor],
+    /// The output of the forward pass.
+    pub output: &'a Tensor,
+    /// What the forward pass saved.
+    pub saved: &'a mut Buffer,
+    /// The gradient of the loss with respect to the output. Nobody reads it afterwards, so the
+    /// operation may work in place.
+    pub grad_output: &'a mut Tensor,
+    /// Per input: the gradient to write (never to add to; contents before are unspecified), or
+    /// `None` where no gradient is needed.
+    pub grad_inputs: &'a mut [Option<Tensor>],
+}

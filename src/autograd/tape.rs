@@ -1,0 +1,251 @@
+//! The tape: recorded operations, their values and gradients.
+
+use taskweave_kernels::buffer::Buffer;
+
+use super::op::{Backward, Forward, Op};
+use crate::tensor::{Tensor, TensorError, TensorSpec};
+
+/// A value on a [`Tape`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Var(usize);
+
+enum Source {
+    Leaf,
+    Op { op: Box<dyn Op>, inputs: Vec<Var> },
+}
+
+struct Node {
+    source: Source,
+    needs_grad: bool,
+}
+
+/// A record of operations that can be replayed forward and backward.
+///
+/// ```
+/// use taskweave::{autograd::Tape, ops, tensor::Tensor};
+/// let mut tape = Tape::new();
+/// let x = tape.parameter(Tensor::from_vec(vec![1.0, -2.0, 3.0], [3])?);
+/// let squares = tape.apply(ops::Mul, &[x, x])?;
+/// let sum = tape.apply(ops::Sum::all(), &[squares])?;
+/// assert_eq!(tape.value(sum).item()?, 14.0);
+/// tape.backward(&[(sum, 1.0)])?;
+/// assert_eq!(tape.grad(x).unwrap().data(), [2.0, -4.0, 6.0]);
+/// # Ok::<(), taskweave::tensor::TensorError>(())
+/// ```
+#[derive(Default)]
+pub struct Tape {
+    nodes: Vec<Node>,
+    values: Vec<Tensor>,
+    /// What each operation keeps for its backward pass.
+    saved: Vec<Buffer>,
+    grads: Vec<Option<Tensor>>,
+    /// Holds a gradient until it is added to one that another consumer has already written.
+    addend: Vec<Option<Tensor>>,
+}
+
+impl Tape {
+    /// An empty tape.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Records a value that needs no gradient: an input, a label.
+    pub fn leaf(&mut self, value: Tensor) -> Var {
+        self.push(Source::Leaf, value, false)
+    }
+
+    /// Records a value whose gradient [`backward`](Self::backward) computes.
+    pub fn parameter(&mut self, value: Tensor) -> Var {
+        self.push(Source::Leaf, value, true)
+    }
+
+    /// Records an operation without computing it; its value is zeros until [`forward`](Self::forward).
+    ///
+    /// # Errors
+    /// When the operation does not take these inputs.
+    pub fn record(&mut self, op: impl Op + 'static, inputs: &[Var]) -> Result<Var, TensorError> {
+        let specs: Vec<&TensorSpec> = inputs.iter().map(|var| self.value(*var).spec()).collect();
+        let spec = op.output_spec(&specs)?;
+        let needs_grad = inputs.iter().any(|var| self.nodes[var.0].needs_grad);
+        let source = Source::Op {
+            op: Box::new(op),
+            inputs: inputs.to_vec(),
+        };
+        Ok(self.push(source, Tensor::zeros(spec), needs_grad))
+    }
+
+    /// Records an operation and computes its value.
+    ///
+    /// # Errors
+    /// When the operation does not take these inputs, by shape or by value.
+    pub fn apply(&mut self, op: impl Op + 'static, inputs: &[Var]) -> Result<Var, TensorError> {
+        let var = self.record(op, inputs)?;
+        self.compute(var.0)?;
+        Ok(var)
+    }
+
+    /// A value as it was last computed or set.
+    pub fn value(&self, var: Var) -> &Tensor {
+        &self.values[var.0]
+    }
+
+    /// A leaf's or parameter's value, to change before the next [`forward`](Self::forward); it may
+    /// take another shape there. Changing a computed value has no lasting effect.
+    pub fn value_mut(&mut self, var: Var) -> &mut Tensor {
+        &mut self.values[var.0]
+    }
+
+    /// The gradient of a parameter after [`backward`](Self::backward); `None` where the losses do
+    /// not depend on it. Gradients of computed values are not kept.
+    pub fn grad(&self, var: Var) -> Option<&Tensor> {
+        self.grads[var.0].as_ref()
+    }
+
+    /// A parameter's value, to update, together with its gradient.
+    pub fn value_and_grad(&mut self, var: Var) -> (&mut Tensor, Option<&Tensor>) {
+        (&mut self.values[var.0], self.grads[var.0].as_ref())
+    }
+
+    /// Computes the targets and everything they depend on, in recorded order. What no target
+    /// depends on is not computed.
+    ///
+    /// # Errors
+    /// When a leaf was changed to a shape or value that an operation does not take.
+    pub fn forward(&mut self, targets: &[Var]) -> Result<(), TensorError> {
+        for (index, needed) in self.ancestors(targets).into_iter().enumerate() {
+            if needed {
+                self.compute(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes the gradients of the weighted sum of scalar losses, `[(loss, weight), ...]`, with
+    /// respect to every parameter they depend on. Gradients of the backward pass before are
+    /// replaced. Uses the values of the last forward pass.
+    ///
+    /// # Errors
+    /// When a loss has more than one element.
+    pub fn backward(&mut self, losses: &[(Var, f32)]) -> Result<(), TensorError> {
+        let mut written = vec![false; self.nodes.len()];
+        for &(loss, weight) in losses {
+            self.values[loss.0].item()?;
+            let spec = self.values[loss.0].spec().clone();
+            let seed = self.grads[loss.0].get_or_insert_with(|| Tensor::zeros(spec.clone()));
+            seed.respec(&spec);
+            let before = if written[loss.0] { seed.data()[0] } else { 0.0 };
+            seed.data_mut()[0] = before + weight;
+            written[loss.0] = true;
+        }
+        let mut grad_inputs = Vec::new();
+        for index in (0..self.nodes.len()).rev() {
+            if !written[index] {
+                if matches!(self.nodes[index].source, Source::Leaf) {
+                    self.grads[index] = None;
+                }
+                continue;
+            }
+            if self.nodes[index].needs_grad {
+                self.propagate(index, &mut written, &mut grad_inputs);
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, source: Source, value: Tensor, needs_grad: bool) -> Var {
+        self.nodes.push(Node { source, needs_grad });
+        self.values.push(value);
+        self.saved.push(Buffer::default());
+        self.grads.push(None);
+        self.addend.push(None);
+        Var(self.nodes.len() - 1)
+    }
+
+    fn ancestors(&self, targets: &[Var]) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
+        for target in targets {
+            needed[target.0] = true;
+        }
+        for index in (0..self.nodes.len()).rev() {
+            if let (true, Source::Op { inputs, .. }) = (needed[index], &self.nodes[index].source) {
+                for input in inputs {
+                    needed[input.0] = true;
+                }
+            }
+        }
+        needed
+    }
+
+    fn compute(&mut self, index: usize) -> Result<(), TensorError> {
+        let Source::Op { op, inputs } = &self.nodes[index].source else {
+            return Ok(());
+        };
+        // Inputs precede their operation on the tape.
+        let (before, rest) = self.values.split_at_mut(index);
+        let inputs: Vec<&Tensor> = inputs.iter().map(|var| &before[var.0]).collect();
+        let specs: Vec<&TensorSpec> = inputs.iter().map(|input| input.spec()).collect();
+        let output = &mut rest[0];
+        output.respec(&op.output_spec(&specs)?);
+        op.forward(Forward {
+            inputs: &inputs,
+            output,
+            saved: &mut self.saved[index],
+        })
+    }
+
+    /// Carries the gradient of one computed value to its inputs.
+    fn propagate(
+        &mut self,
+        index: usize,
+        written: &mut [bool],
+        grad_inputs: &mut Vec<Option<Tensor>>,
+    ) {
+        let Some(mut grad_output) = self.grads[index].take() else {
+            return;
+        };
+        let Source::Op { op, inputs } = &self.nodes[index].source else {
+            self.grads[index] = Some(grad_output);
+            return;
+        };
+        grad_inputs.clear();
+        for (position, var) in inputs.iter().enumerate() {
+            // An input that occurs twice in one operation gets its second gradient apart.
+            let shared = written[var.0] || inputs[..position].contains(var);
+            let home = if shared {
+                &mut self.addend
+            } else {
+                &mut self.grads
+            };
+            grad_inputs.push(self.nodes[var.0].needs_grad.then(|| {
+                let spec = self.values[var.0].spec();
+                let mut grad = home[var.0]
+                    .take()
+                    .unwrap_or_else(|| Tensor::zeros(spec.clone()));
+                grad.respec(spec);
+                grad
+            }));
+        }
+        let input_values: Vec<&Tensor> = inputs.iter().map(|var| &self.values[var.0]).collect();
+        op.backward(Backward {
+            inputs: &input_values,
+            output: &self.values[index],
+            saved: &mut self.saved[index],
+            grad_output: &mut grad_output,
+            grad_inputs,
+        });
+        for (var, grad) in inputs.iter().zip(grad_inputs.drain(..)) {
+            let Some(grad) = grad else { continue };
+            match &mut self.grads[var.0] {
+                Some(sum) if written[var.0] => {
+                    for (sum, addend) in sum.data_mut().iter_mut().zip(grad.data()) {
+                        *sum += addend;
+                    }
+                    self.addend[var.0] = Some(grad);
+                }
+                slot => *slot = Some(grad),
+            }
+            written[var.0] = true;
+        }
+        self.grads[index] = Some(grad_output);
+    }
+}

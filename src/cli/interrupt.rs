@@ -1,0 +1,28 @@
+//! Ctrl-C: a training run ends between two steps; anything else ends after a moment of grace.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const INTERRUPTED: i32 = 130;
+const GRACE: Duration = Duration::from_secs(2);
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// Begins to listen. Where the system has no such signal, the program ends as it always would.
+pub(super) fn watch() {
+    let _ = ctrlc::set_handler(|| {
+        if REQUESTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED);
+        }
+        thread::spawn(|| {
+            thread::sleep(GRACE);
+            std::process::exit(INTERRUPTED);
+        });
+    });
+}
+
+/// Whether the person at the terminal asked to stop.
+pub(super) fn requested() -> bool {
+    REQUESTED.load(Ordering::Relaxed)
+}

@@ -1,0 +1,60 @@
+//! Addition.
+
+use super::broadcast;
+use crate::autograd::{Backward, Forward, Op};
+use crate::tensor::{TensorError, TensorSpec};
+
+/// `y = a + b`, element by element; row-major, shapes broadcast as in NumPy.
+///
+/// ∂L/∂a = ∂L/∂y and ∂L/∂b = ∂L/∂y, each summed over what was broadcast.
+///
+/// ```
+/// use taskweave::{autograd::Tape, ops, tensor::Tensor};
+/// let mut tape = Tape::new();
+/// let a = tape.leaf(Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0], [2, 2])?);
+/// let b = tape.leaf(Tensor::from_vec(vec![10.0, 20.0], [2])?);
+/// let y = tape.apply(ops::Add, &[a, b])?;
+/// assert_eq!(tape.value(y).data(), [11.0, 22.0, 13.0, 24.0]);
+/// # Ok::<(), taskweave::tensor::TensorError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Add;
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "Add"
+    }
+
+    fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
+        broadcast::output_spec(self.name(), inputs)
+    }
+
+    fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
+        broadcast::forward(pass, |a, b| a + b);
+        Ok(())
+    }
+
+    fn backward(&self, pass: Backward<'_>) {
+        broadcast::backward(pass, |grad, _, _| grad, |grad, _, _| grad);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::Tape;
+    use crate::tensor::Tensor;
+
+    /// Each element of b is used in two rows.
+    #[test]
+    fn gradients_are_summed_over_what_was_broadcast() {
+        let mut tape = Tape::new();
+        let a = tape.parameter(Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0], [2, 2]).unwrap());
+        let b = tape.parameter(Tensor::from_vec(vec![5.0, 6.0], [2]).unwrap());
+        let y = tape.apply(Add, &[a, b]).unwrap();
+        let loss = tape.apply(crate::ops::Sum::all(), &[y]).unwrap();
+        tape.backward(&[(loss, 1.0)]).unwrap();
+        assert_eq!(tape.grad(a).unwrap().data(), [1.0; 4]);
+        assert_eq!(tape.grad(b).unwrap().data(), [2.0; 2]);
+    }
+}

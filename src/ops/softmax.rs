@@ -1,0 +1,115 @@
+//! The softmax function, and what it shares with its logarithm.
+
+use super::operands;
+use super::strided::sum_f64;
+use crate::autograd::{Backward, Forward, Op};
+use crate::tensor::{TensorError, TensorSpec};
+
+/// `yᵢ = eˣⁱ / Σ eˣʲ` along the last axis, row-major. The maximum is subtracted first, so that
+/// nothing overflows.
+///
+/// ∂L/∂xᵢ = yᵢ · (∂L/∂yᵢ - Σ ∂L/∂yⱼ · yⱼ).
+///
+/// ```
+/// use taskweave::{autograd::Tape, ops, tensor::Tensor};
+/// let mut tape = Tape::new();
+/// let x = tape.leaf(Tensor::from_vec(vec![7.0, 7.0, 0.0, 1_000.0], [2, 2])?);
+/// let y = tape.apply(ops::Softmax, &[x])?;
+/// assert_eq!(tape.value(y).data(), [0.5, 0.5, 0.0, 1.0]);
+/// # Ok::<(), taskweave::tensor::TensorError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Softmax;
+
+impl Op for Softmax {
+    fn name(&self) -> &'static str {
+        "Softmax"
+    }
+
+    fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
+        rows_spec(self.name(), inputs)
+    }
+
+    fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
+        let width = last_axis(pass.inputs[0].spec());
+        let rows = pass.inputs[0].data().chunks_exact(width);
+        for (input, output) in rows.zip(pass.output.data_mut().chunks_exact_mut(width)) {
+            let max = row_max(input);
+            for (output, &input) in output.iter_mut().zip(input) {
+                *output = (input - max).exp();
+            }
+            let sum = sum_f64(output);
+            for output in output {
+                *output = (f64::from(*output) / sum) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn backward(&self, pass: Backward<'_>) {
+        let Some(grad_input) = &mut pass.grad_inputs[0] else {
+            return;
+        };
+        let width = last_axis(pass.output.spec());
+        let rows = pass.output.data().chunks_exact(width);
+        let grads = pass.grad_output.data().chunks_exact(width);
+        let targets = grad_input.data_mut().chunks_exact_mut(width);
+        for ((output, grad_output), grad_input) in rows.zip(grads).zip(targets) {
+            let products = output.iter().zip(grad_output);
+            let mean: f64 = products.map(|(&y, &g)| f64::from(y) * f64::from(g)).sum();
+            for ((target, &y), &g) in grad_input.iter_mut().zip(output).zip(grad_output) {
+                *target = y * (f64::from(g) - mean) as f32;
+            }
+        }
+    }
+}
+
+/// The input's own shape, row-major with at least one axis.
+pub(super) fn rows_spec(
+    op: &'static str,
+    inputs: &[&TensorSpec],
+) -> Result<TensorSpec, TensorError> {
+    let [input] = operands::row_major(op, inputs)?;
+    operands::axis(op, input.shape.rank().saturating_sub(1), input)?;
+    Ok(input.clone())
+}
+
+/// Length of a row: at least 1, so that the rows of an empty tensor can be walked.
+pub(super) fn last_axis(spec: &TensorSpec) -> usize {
+    spec.shape.dims().last().copied().unwrap_or(1).max(1)
+}
+
+/// The largest of a row, which NaN never is.
+pub(super) fn row_max(row: &[f32]) -> f32 {
+    row.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::Tape;
+    use crate::tensor::Tensor;
+
+    fn softmax(values: &[f32]) -> Vec<f32> {
+        let mut tape = Tape::new();
+        let x = tape.leaf(Tensor::from_vec(values.to_vec(), [1, values.len()]).unwrap());
+        let y = tape.apply(Softmax, &[x]).unwrap();
+        tape.value(y).data().to_vec()
+    }
+
+    #[test]
+    fn infinities_and_nan_give_nan_and_not_a_wrong_number() {
+        assert_eq!(softmax(&[f32::NEG_INFINITY, 1.0]), [0.0, 1.0]);
+        assert!(softmax(&[f32::INFINITY, 1.0])[0].is_nan());
+        assert!(softmax(&[f32::NAN, 1.0]).iter().all(|y| y.is_nan()));
+    }
+
+    #[test]
+    fn a_scalar_has_no_rows() {
+        let scalar = TensorSpec::row_major([]);
+        assert_eq!(
+            Softmax.output_spec(&[&scalar]).unwrap_err().to_string(),
+            "Softmax: axis 0 does not exist in shape []"
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! The program itself: what `taskweave run` prints and keeps, and that it repeats.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use safetensors::SafeTensors;
+
+fn taskweave(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_taskweave"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Trains two epochs and keeps the results.
+fn run_into(folder: &Path, more: &[&str]) -> Output {
+    let folder = folder.to_str().unwrap();
+    let mut args = vec!["run", "quickstart", "--epochs", "2", "--out", folder];
+    args.extend_from_slice(more);
+    let output = taskweave(&args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    output
+}
+
+fn metrics_without_circumstances(folder: &Path) -> serde_json::Value {
+    let mut metrics: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("metrics.json")).unwrap()).unwrap();
+    let object = metrics.as_object_mut().unwrap();
+    assert!(object.remove("times").is_some());
+    assert!(object.remove("threads").is_some());
+    metrics
+}
+
+const MODELS: [&str; 3] = [
+    "dedicated-digit.safetensors",
+    "dedicated-fashion.safetensors",
+    "multitask.safetensors",
+];
+
+#[test]
+fn results_repeat_bit_for_bit_at_any_number_of_threads() {
+    let folders: Vec<_> = ["1", "2", "3", "2"]
+        .into_iter()
+        .map(|threads| {
+            let folder = tempfile::tempdir().unwrap();
+            let output = run_into(folder.path(), &["--threads", threads]);
+            let report = fs::read(folder.path().join("report.txt")).unwrap();
+            assert_eq!(text(&report), text(&output.stdout));
+            folder
+        })
+        .collect();
+    let (first, others) = folders.split_first().unwrap();
+    for other in others {
+        assert_eq!(
+            metrics_without_circumstances(first.path()),
+            metrics_without_circumstances(other.path())
+        );
+        for model in MODELS {
+            let bytes = |folder: &tempfile::TempDir| fs::read(folder.path().join(model)).unwrap();
+            assert!(bytes(first) == bytes(other), "{model} differs");
+        }
+    }
+}
+
+#[test]
+fn another_seed_gives_another_model() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run_into(first.path(), &["--seed", "1"]);
+    run_into(second.path(), &["--seed", "2"]);
+    for model in MODELS {
+        let bytes = |folder: &tempfile::TempDir| fs::read(folder.path().join(model)).unwrap();
+        assert!(bytes(&first) != bytes(&second), "{model}");
+    }
+}
+
+/// A text with every number and the width of what surrounds it taken away: titles, blank lines and
+/// the words of the reports remain.
+fn layout(text: &str) -> Vec<String> {
+    text.lines()
+        .map(|line| {
+            let words = line.split_whitespace().map(|word| {
+                let number = word.trim_matches(['[', ']']).parse::<f64>().is_ok();
+                if number { "#" } else { word }
+            });
+            let words: Vec<&str> = words.filter(|word| !["[", "[["].contains(word)).collect();
+            words.join(" ")
+        })
+        .collect()
+}
+
+#[test]
+fn stdout_has_the_layout_of_the_published_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run_into(folder.path(), &["--quiet"]);
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/seeds");
+    let published = fs::read_to_string(seeds.join("digits-fashion-mlp.txt")).unwrap();
+    let start = published.find("Dedicated Model Digit").unwrap();
+    assert_eq!(layout(&text(&output.stdout)), layout(&published[start..]));
+    assert!(output.stdout.ends_with(b"\n\n"));
+    let warnings_only = text(&output.stderr);
+    assert!(
+        warnings_only
+            .lines()
+            .all(|line| line.starts_with("warning: ")),
+        "{warnings_only}"
+    );
+}
+
+#[test]
+fn stderr_tells_the_story_in_plain_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run_into(folder.path(), &[]);
+    let story = text(&output.stderr);
+    for part in [
+        "of memory",
+        "Dedicated Model Digit",
+        "epoch   2:",
+        "restored the weights of epoch",
+        "choosing which task owns which weight",
+        "One network for all tasks:",
+        "Kept in",
+    ] {
+        assert!(story.contains(part), "{part:?} is missing in:\n{story}");
+    }
+    assert!(!story.contains('\u{1b}'), "no terminal, no escape codes");
+}
+
+#[test]
+fn a_kept_multitask_model_never_shares_a_position() {
+    let folder = tempfile::tempdir().unwrap();
+    run_into(folder.path(), &[]);
+    let bytes = fs::read(folder.path().join("multitask.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut owners: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut tensors = 0;
+    for (name, view) in file.tensors() {
+        let Some(parameter) = name.strip_suffix(".owned") else {
+            continue;
+        };
+        tensors += 1;
+        let weights = file.tensor(parameter).unwrap();
+        assert_eq!(weights.shape(), view.shape());
+        for (weight, owned) in weights.data().chunks_exact(4).zip(view.data()) {
+            assert!(
+                *owned == 1 || weight == [0; 4],
+                "{parameter}: an unowned weight is not zero"
+            );
+        }
+        let (_, position) = parameter.split_once('/').unwrap();
+        let sum = owners
+            .entry(position.to_owned())
+            .or_insert_with(|| vec![0; view.data().len()]);
+        for (sum, owned) in sum.iter_mut().zip(view.data()) {
+            *sum += owned;
+        }
+    }
+    assert_eq!(tensors, 2 * owners.len());
+    assert!(owners.values().flatten().all(|&owners| owners <= 1));
+    assert!(owners.values().flatten().any(|&owners| owners == 1));
+}
+
+#[test]
+fn the_reference_protocol_runs_too() {
+    let folder = tempfile::tempdir().unwrap();
+    run_into(folder.path(), &["--protocol", "reference"]);
+    let metrics = metrics_without_circumstances(folder.path());
+    assert_eq!(metrics["protocol_name"], "reference");
+    assert_eq!(metrics["protocol"]["owners"]["importance"], "gradient");
+    assert_eq!(metrics["protocol"]["owners"]["percentile"], 90.0);
+}
+
+#[test]
+fn wrong_usage_gets_a_sentence_and_exit_code_2() {
+    for (args, part) in [
+        (&["run", "quikstart"][..], "did you mean \"quickstart\"?"),
+        (&["run", "quickstart", "--threads", "0"], "from 1 to 1024"),
+        (&["run", "quickstart", "--epochs", "0"], "from 1 to 100000"),
+        (&["run", "quickstart", "--seed", "-1"], "--seed"),
+        (&["bench", "gemm", "--batch", "0"], "1 to 65536"),
+        (&["fly"], "fly"),
+    ] {
+        let output = taskweave(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        let message = text(&output.stderr);
+        assert!(message.contains(part), "{args:?}: {message}");
+        assert!(!message.contains("panicked"), "{message}");
+    }
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_named() {
+    let output = Command::new(env!("CARGO_BIN_EXE_taskweave"))
+        .args(["list"])
+        .env("TASKWEAVE_ISA", "sse9")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let message = text(&output.stderr);
+    assert!(
+        message.contains("sse9") && message.contains("portable"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_fails_before_training() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let inside = file.path().join("results");
+    let output = taskweave(&["run", "quickstart", "--out", inside.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(message.starts_with("taskweave: cannot write"), "{message}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn list_names_the_experiments() {
+    let output = taskweave(&["list"]);
+    assert!(output.status.success());
+    let list = text(&output.stdout);
+    assert!(
+        list.contains("quickstart") && list.contains("digits-fashion-mlp"),
+        "{list}"
+    );
+    let output = taskweave(&["list", "--json"]);
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(list[1]["parameters"], 5_800_010);
+}
+
+#[test]
+fn bench_prints_objects_that_scripts_can_read() {
+    for work in ["gemm", "step"] {
+        let output = taskweave(&["bench", work, "--batch", "16", "--threads", "1", "--json"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let lines = text(&output.stdout);
+        assert!(!lines.is_empty());
+        for line in lines.lines() {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            for figure in ["median_ms", "min_ms", "max_ms", "gflops", "fma_peak_gflops"] {
+                assert!(object[figure].as_f64().unwrap() > 0.0, "{figure} in {line}");
+            }
+            assert_eq!(object["threads"], 1);
+            assert!(object["isa"].is_string());
+        }
+    }
+}
