@@ -9,11 +9,12 @@ use crate::gemm::tile::TileKernel;
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
-/// Steps of each chain between two looks at the clock: about a tenth of a millisecond.
-const STEPS: usize = 20_000;
+/// Steps of each chain between two looks at the clock: about a millisecond, so that a burst of a
+/// higher clock that no product sustains does not count.
+const STEPS: usize = 250_000;
 
 /// Rounds measured; the fastest counts, as whatever else runs here can only slow them.
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 12;
 
 /// Measures the f32 multiply-add peak of `threads` threads at once, in GFLOP/s (a multiply-add is
 /// two): as many chains of them as the micro-kernel keeps in registers, without memory. Takes some

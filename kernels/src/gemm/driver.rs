@@ -18,8 +18,8 @@ use crate::dispatch::{InstructionSet, Kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
-/// Steps of the sum in one block, a multiple of sixteen. A packed panel of 14 rows is 28 KB, more
-/// than half of a first-level cache of 48 KB; a strip of two vectors, 64 KB, streams.
+/// Steps of the sum in one block, a multiple of sixteen. A panel of 14 rows is then 28 KB, which a
+/// first-level cache of 48 KB holds; a strip of two vectors, 64 KB, comes from the second level.
 const DEPTH: usize = 512;
 
 /// Rows of a task that packs rows: 56 · 512 · 4 B = 112 KB.
@@ -28,11 +28,12 @@ const PACKED_ROWS: usize = 56;
 /// Vectors of such a task: 32 · 512 · 64 B = 1 MB, half of a second-level cache of 2 MB.
 const PASSING_VECTORS: usize = 32;
 
-/// Vectors of a task that packs vectors: 4 · 512 · 64 B = 128 KB.
-const PACKED_VECTORS: usize = 4;
+/// Vectors of a task that packs vectors: 8 · 512 · 64 B = 256 KB.
+const PACKED_VECTORS: usize = 8;
 
-/// Rows of such a task. They pass through once, so their number only bounds the size of a task.
-const PASSING_ROWS: usize = 1024;
+/// Tasks to aim at where a task would otherwise take all rows: enough for many cores, and for the
+/// last one not to keep the others waiting.
+const LEAST_TASKS: usize = 8;
 
 /// Multiply-adds below which threads cost more than they save.
 const LEAST_PARALLEL_WORK: usize = 1 << 18;
@@ -134,7 +135,11 @@ pub(crate) unsafe fn multiply(set: InstructionSet, product: &Product<'_>, c: &mu
     let (tile_rows, tile_vectors) = tile_size(set);
     product.check(tile_rows, tile_vectors, c.len());
     let (task_rows, task_vectors) = match product.b {
-        Vectors::Matrix(_) => (PASSING_ROWS, PACKED_VECTORS),
+        Vectors::Matrix(_) => {
+            // All rows at once where the vectors alone are enough tasks.
+            let splits = LEAST_TASKS.div_ceil(vectors.div_ceil(PACKED_VECTORS));
+            (rows.div_ceil(splits).max(PACKED_ROWS), PACKED_VECTORS)
+        }
         _ => (PACKED_ROWS, PASSING_VECTORS),
     };
     let task_panels = (task_rows / tile_rows).max(1);
@@ -265,8 +270,8 @@ impl TileKernel for Task<'_> {
             let finish = self.finish(&steps);
             let (panels, strips) = (self.panels.len(), self.strips.len());
             for index in 0..panels * strips {
-                // The packed operand comes by again and again from the second-level cache; the
-                // panel or strip of the one that passes stays in the first-level cache meanwhile.
+                // The part that the task packed comes by from the second-level cache once for each
+                // panel or strip of the operand that passes.
                 let (panel, strip) = match self.product.b {
                     Vectors::Matrix(_) => (index / strips, index % strips),
                     _ => (index % panels, index / panels),

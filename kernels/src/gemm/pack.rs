@@ -75,7 +75,10 @@ pub(crate) fn pack(set: InstructionSet, source: Source<'_>, width: usize, panels
         return;
     }
     // Panels side by side share the cache lines of a matrix whose rows run across them.
-    let together = (PANELS_WIDTH / width).max(1);
+    let together = match source.across_stride {
+        1 => (PANELS_WIDTH / width).max(1),
+        _ => 1,
+    };
     let chunk = together * width * source.depth;
     let pack_some = |(index, panels): (usize, &mut [f32])| {
         set.run(PackPanels {

@@ -54,6 +54,30 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_first_ptr(self, source: *const f32, count: usize) -> Pair {
+        let masks = first(self, count);
+        // SAFETY: the token proves AVX2; the caller vouches for the lanes that the masks select, and
+        // the others are not read.
+        unsafe {
+            [
+                _mm256_maskload_ps(source, masks[0]),
+                _mm256_maskload_ps(source.wrapping_add(8), masks[1]),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first_ptr(self, target: *mut f32, vector: Pair, count: usize) {
+        let masks = first(self, count);
+        // SAFETY: the token proves AVX2; the caller vouches for the lanes that the masks select, and
+        // the others are not written.
+        unsafe {
+            _mm256_maskstore_ps(target, masks[0], vector[0]);
+            _mm256_maskstore_ps(target.wrapping_add(8), masks[1], vector[1]);
+        }
+    }
+
+    #[inline(always)]
     fn load_u8(self, source: &[u8; LANES]) -> Pair {
         // SAFETY: the token proves AVX2; the array holds sixteen bytes.
         unsafe {
@@ -216,6 +240,27 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn gemm_tile<K: TileKernel>(self, kernel: K) -> K::Output {
         kernel.run::<Self, 6, 1>(self)
+    }
+}
+
+/// Masks of the first `count` lanes, at most sixteen.
+#[inline(always)]
+fn first(_: Avx2, count: usize) -> [__m256i; 2] {
+    // A window that slides over sixteen ones and sixteen zeros.
+    static WINDOW: [i32; 2 * LANES] = {
+        let mut window = [0; 2 * LANES];
+        let mut lane = 0;
+        while lane < LANES {
+            window[lane] = -1;
+            lane += 1;
+        }
+        window
+    };
+    let masks = &WINDOW[LANES - count..][..LANES];
+    // SAFETY: the token proves AVX2; the slice holds sixteen integers.
+    unsafe {
+        let start = masks.as_ptr().cast::<__m256i>();
+        [_mm256_loadu_si256(start), _mm256_loadu_si256(start.add(1))]
     }
 }
 

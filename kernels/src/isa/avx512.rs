@@ -209,7 +209,7 @@ impl Isa for Avx512 {
         }
     }
 
-    // Thirty-two registers: 24 sums, two vectors of the other operand, the broadcast.
+    // Thirty-two registers: 28 sums, two vectors of the other operand, the broadcast.
     #[inline(always)]
     fn gemm_tile<K: TileKernel>(self, kernel: K) -> K::Output {
         kernel.run::<Self, 14, 2>(self)
