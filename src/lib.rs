@@ -8,6 +8,7 @@ pub mod autograd;
 pub mod cli;
 pub mod data;
 pub mod experiment;
+pub mod files;
 pub mod metrics;
 pub mod multitask;
 pub mod nn;

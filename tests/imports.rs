@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 /// Every room with the rooms it may import from.
 const ROOMS: &[(&str, &[&str])] = &[
     ("random", &[]),
+    ("files", &[]),
     ("tensor", &[]),
     ("metrics", &[]),
-    ("data", &["tensor"]),
+    ("data", &["files", "tensor"]),
     ("autograd", &["tensor"]),
     ("ops", &["tensor", "autograd"]),
     ("nn", &["random", "tensor", "autograd", "ops"]),
@@ -19,6 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "train",
         &[
             "random",
+            "files",
             "tensor",
             "autograd",
             "ops",
@@ -31,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "experiment",
         &[
             "random",
+            "files",
             "tensor",
             "autograd",
             "ops",
@@ -46,6 +49,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "random",
+            "files",
             "tensor",
             "autograd",
             "ops",

@@ -25,6 +25,8 @@ mod header;
 pub use element::{Dtype, Element};
 use header::Header;
 
+use crate::files::write_whole;
+
 const INTEGERS: &str = "integers (int8 to int64, uint8 to uint64)";
 /// Bytes that stand before the values in a file, at most: NumPy itself writes well under 1 KiB.
 const LONGEST_HEADER: usize = 1 << 16;
@@ -274,17 +276,7 @@ pub fn save<T: Element>(
     values: &[T],
 ) -> Result<(), NpyError> {
     let path = path.as_ref();
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let persist = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        write(&mut file, shape, values)?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    persist().map_err(|reason| in_file(path, reason))
+    write_whole(path, |file| write(file, shape, values)).map_err(|reason| in_file(path, reason))
 }
 
 fn in_file(path: &Path, reason: NpyError) -> NpyError {

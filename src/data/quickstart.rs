@@ -7,7 +7,6 @@
 use std::io::{self, Cursor, Write};
 use std::path::Path;
 
-use tempfile::NamedTempFile;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
@@ -15,6 +14,7 @@ use super::load::image_set;
 use super::npz::Npz;
 use super::registry::{DatasetInfo, FASHION_MNIST, MNIST};
 use super::{DataError, Dataset, FormatError, ImageSet, Part, npy};
+use crate::files::write_whole;
 
 /// The datasets of the subset, in its order.
 pub static SUBSET_DATASETS: [&DatasetInfo; 2] = [&MNIST, &FASHION_MNIST];
@@ -88,23 +88,7 @@ pub fn write_subset(path: &Path, datasets: &[Dataset]) -> Result<(), DataError> 
         .finish()
         .map_err(|error| cannot_write(error.into()))?
         .into_inner();
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut file = new_file_in(folder).map_err(cannot_write)?;
-    file.write_all(&bytes).map_err(cannot_write)?;
-    file.persist(path)
-        .map_err(|error| cannot_write(error.error))?;
-    Ok(())
-}
-
-/// A temporary file that, once it has its name, others may read as far as the umask lets them.
-fn new_file_in(folder: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
+    write_whole(path, |file| file.write_all(&bytes)).map_err(cannot_write)
 }
 
 #[derive(Clone, Copy, Debug)]

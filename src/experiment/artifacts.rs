@@ -12,6 +12,7 @@ use taskweave_kernels::dispatch;
 use tempfile::NamedTempFile;
 
 use super::{Answer, Experiment, ExperimentError, ModelOutcome, RunSettings};
+use crate::files::write_whole;
 use crate::train::Model;
 
 /// Version of the layout of the model files and of `metrics.json`.
@@ -64,15 +65,8 @@ impl OutputFolder {
 
     fn write_file(&self, name: &str, contents: &[u8]) -> Result<(), ExperimentError> {
         let path = self.path.join(name);
-        let write = || {
-            let mut file = NamedTempFile::new_in(&self.path)?;
-            file.write_all(contents)?;
-            file.as_file().sync_all()?;
-            open_to_others(&file)?;
-            file.persist(&path)?;
-            Ok(())
-        };
-        write().map_err(|source: io::Error| self.error(&path, source))
+        write_whole(&path, |file| file.write_all(contents))
+            .map_err(|source| self.error(&path, source))
     }
 
     fn error(&self, path: &Path, source: io::Error) -> ExperimentError {
@@ -81,19 +75,6 @@ impl OutputFolder {
             source,
         }
     }
-}
-
-/// Temporary files are private; results are as readable as other files.
-fn open_to_others(file: &NamedTempFile) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.as_file()
-            .set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    #[cfg(not(unix))]
-    let _ = file;
-    Ok(())
 }
 
 /// The weights of a model in safetensors: `Digit/dense_0/kernel` and so on, `[inputs, outputs]` as in
