@@ -142,7 +142,7 @@ pub(crate) unsafe fn multiply(set: InstructionSet, product: &Product<'_>, c: &mu
         }
         _ => (PACKED_ROWS, PASSING_VECTORS),
     };
-    let task_panels = (task_rows / tile_rows).max(1);
+    let task_panels = task_rows.div_ceil(tile_rows);
     let task_strips = (task_vectors / tile_vectors).max(1);
     let panels = rows.div_ceil(tile_rows);
     let strips = vectors.div_ceil(tile_vectors);
