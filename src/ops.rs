@@ -3,7 +3,8 @@
 //! The row-major operations are an engine for any model: arithmetic with broadcasting ([`Add`],
 //! [`Sub`], [`Mul`], [`Div`], [`Neg`], [`MatMul`]), reductions ([`Sum`], [`Mean`], [`Max`]), shapes
 //! ([`Reshape`], [`Transpose`], [`Slice`], [`Concat`]) and functions ([`Exp`], [`Log`], [`Sqrt`],
-//! [`Tanh`], [`Sigmoid`], [`Relu`], [`Softmax`], [`LogSoftmax`]).
+//! [`Tanh`], [`Sigmoid`], [`Relu`], [`Softmax`], [`LogSoftmax`]). A function of single elements is an
+//! operation once it implements [`Elementwise`].
 //!
 //! In lanes, the layout of the network kernels, work [`Dense`], [`SoftmaxCrossEntropy`] and [`Relu`];
 //! [`Pack`] and [`Unpack`] stand at the seams.
@@ -16,6 +17,7 @@ mod broadcast;
 mod concat;
 mod dense;
 mod div;
+mod elementwise;
 mod exp;
 mod log;
 mod log_softmax;
@@ -29,6 +31,7 @@ mod pack;
 mod reduce;
 mod relu;
 mod reshape;
+mod rows;
 mod sigmoid;
 mod slice;
 mod softmax;
@@ -38,14 +41,16 @@ mod strided;
 mod sub;
 mod sum;
 mod tanh;
+#[cfg(test)]
+mod test_support;
 mod transpose;
-mod unary;
 mod unpack;
 
 pub use add::Add;
 pub use concat::Concat;
 pub use dense::{Activation, Dense};
 pub use div::Div;
+pub use elementwise::Elementwise;
 pub use exp::Exp;
 pub use log::Log;
 pub use log_softmax::LogSoftmax;

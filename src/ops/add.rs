@@ -42,19 +42,15 @@ impl Op for Add {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autograd::Tape;
+    use crate::ops::test_support::{value_and_gradients, vector};
     use crate::tensor::Tensor;
 
     /// Each element of b is used in two rows.
     #[test]
     fn gradients_are_summed_over_what_was_broadcast() {
-        let mut tape = Tape::new();
-        let a = tape.parameter(Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0], [2, 2]).unwrap());
-        let b = tape.parameter(Tensor::from_vec(vec![5.0, 6.0], [2]).unwrap());
-        let y = tape.apply(Add, &[a, b]).unwrap();
-        let loss = tape.apply(crate::ops::Sum::all(), &[y]).unwrap();
-        tape.backward(&[(loss, 1.0)]).unwrap();
-        assert_eq!(tape.grad(a).unwrap().data(), [1.0; 4]);
-        assert_eq!(tape.grad(b).unwrap().data(), [2.0; 2]);
+        let a = Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0], [2, 2]).unwrap();
+        let (_, [grad_a, grad_b]) = value_and_gradients(Add, [a, vector(&[5.0, 6.0])]);
+        assert_eq!(grad_a, [1.0; 4]);
+        assert_eq!(grad_b, [2.0; 2]);
     }
 }

@@ -1,6 +1,6 @@
 //! The logarithm of the softmax function.
 
-use super::softmax::{last_axis, row_max, rows_spec};
+use super::rows;
 use super::strided::sum_f64;
 use crate::autograd::{Backward, Forward, Op};
 use crate::tensor::{TensorError, TensorSpec};
@@ -27,37 +27,28 @@ impl Op for LogSoftmax {
     }
 
     fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
-        rows_spec(self.name(), inputs)
+        rows::output_spec(self.name(), inputs)
     }
 
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
-        let width = last_axis(pass.inputs[0].spec());
-        let rows = pass.inputs[0].data().chunks_exact(width);
-        for (input, output) in rows.zip(pass.output.data_mut().chunks_exact_mut(width)) {
-            let max = row_max(input);
+        rows::forward(pass, |input, output| {
+            let max = rows::max(input);
             let sum: f64 = input.iter().map(|&x| f64::from((x - max).exp())).sum();
             let log_sum = sum.ln();
-            for (output, &input) in output.iter_mut().zip(input) {
-                *output = (f64::from(input) - f64::from(max) - log_sum) as f32;
+            for (y, &x) in output.iter_mut().zip(input) {
+                *y = (f64::from(x) - f64::from(max) - log_sum) as f32;
             }
-        }
+        });
         Ok(())
     }
 
     fn backward(&self, pass: Backward<'_>) {
-        let Some(grad_input) = &mut pass.grad_inputs[0] else {
-            return;
-        };
-        let width = last_axis(pass.output.spec());
-        let rows = pass.output.data().chunks_exact(width);
-        let grads = pass.grad_output.data().chunks_exact(width);
-        let targets = grad_input.data_mut().chunks_exact_mut(width);
-        for ((output, grad_output), grad_input) in rows.zip(grads).zip(targets) {
+        rows::backward(pass, |output, grad_output, grad_input| {
             let sum = sum_f64(grad_output);
             for ((target, &y), &g) in grad_input.iter_mut().zip(output).zip(grad_output) {
                 *target = (f64::from(g) - f64::from(y.exp()) * sum) as f32;
             }
-        }
+        });
     }
 }
 

@@ -1,6 +1,6 @@
 //! The maximum over axes.
 
-use super::reduce::Axes;
+use super::reduce::{Axes, reduction_constructors};
 use crate::autograd::{Backward, Forward, Op};
 use crate::tensor::{TensorError, TensorSpec};
 
@@ -23,30 +23,9 @@ use crate::tensor::{TensorError, TensorSpec};
 /// # Ok::<(), taskweave::tensor::TensorError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Max {
-    axes: Axes,
-}
+pub struct Max(Axes);
 
-impl Max {
-    /// Over all axes: the output is a scalar.
-    pub fn all() -> Self {
-        Self { axes: Axes::all() }
-    }
-
-    /// Over the given axes, counted from 0.
-    pub fn over(axes: impl Into<Vec<usize>>) -> Self {
-        Self {
-            axes: Axes::over(axes.into()),
-        }
-    }
-
-    /// Keeps the reduced axes with size 1, so that the output broadcasts against the input.
-    pub fn keep_dims(self) -> Self {
-        Self {
-            axes: self.axes.keep_dims(),
-        }
-    }
-}
+reduction_constructors!(Max);
 
 impl Op for Max {
     fn name(&self) -> &'static str {
@@ -54,13 +33,13 @@ impl Op for Max {
     }
 
     fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
-        self.axes.nonempty_output_spec(self.name(), inputs)
+        self.0.nonempty_output_spec(self.name(), inputs)
     }
 
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
         let (input, output) = (pass.inputs[0].data(), pass.output.data_mut());
         output.fill(f32::NEG_INFINITY);
-        self.axes.walk(pass.inputs[0]).for_each_run(|run| {
+        self.0.walk(pass.inputs[0]).for_each_run(|run| {
             for [from, to] in run.places() {
                 if input[from] > output[to] || input[from].is_nan() {
                     output[to] = input[from];
@@ -77,7 +56,7 @@ impl Op for Max {
         let (input, output) = (pass.inputs[0].data(), pass.output.data());
         let (grad_output, grad_input) = (pass.grad_output.data(), grad_input.data_mut());
         let mut found = vec![false; output.len()];
-        self.axes.walk(pass.inputs[0]).for_each_run(|run| {
+        self.0.walk(pass.inputs[0]).for_each_run(|run| {
             for [at, to] in run.places() {
                 let first = !found[to] && (input[at] == output[to] || input[at].is_nan());
                 found[to] |= first;
@@ -90,44 +69,31 @@ impl Op for Max {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autograd::Tape;
+    use crate::ops::test_support::{value_and_gradients, vector};
     use crate::tensor::Tensor;
-
-    fn value_and_gradient(values: &[f32]) -> (f32, Vec<f32>) {
-        let mut tape = Tape::new();
-        let x = Tensor::from_vec(values.to_vec(), [values.len()]).unwrap();
-        let x = tape.parameter(x);
-        let y = tape.apply(Max::all(), &[x]).unwrap();
-        tape.backward(&[(y, 1.0)]).unwrap();
-        let grad = tape.grad(x).unwrap().data().to_vec();
-        (tape.value(y).item().unwrap(), grad)
-    }
 
     #[test]
     fn the_gradient_goes_to_the_first_of_equals() {
-        let (max, grad) = value_and_gradient(&[1.0, 3.0, 3.0, 2.0, 3.0]);
-        assert_eq!((max, grad), (3.0, vec![0.0, 1.0, 0.0, 0.0, 0.0]));
+        let (max, [grad]) = value_and_gradients(Max::all(), [vector(&[1.0, 3.0, 3.0, 2.0, 3.0])]);
+        assert_eq!(max, [3.0]);
+        assert_eq!(grad, [0.0, 1.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]
     fn nan_and_infinities_are_not_hidden() {
-        let (max, grad) = value_and_gradient(&[1.0, f32::NAN, 5.0]);
-        assert!(max.is_nan());
+        let (max, [grad]) = value_and_gradients(Max::all(), [vector(&[1.0, f32::NAN, 5.0])]);
+        assert!(max[0].is_nan());
         assert_eq!(grad, [0.0, 1.0, 0.0]);
-        let (max, grad) = value_and_gradient(&[f32::NEG_INFINITY; 2]);
-        assert_eq!((max, grad), (f32::NEG_INFINITY, vec![1.0, 0.0]));
+        let (max, [grad]) = value_and_gradients(Max::all(), [vector(&[f32::NEG_INFINITY; 2])]);
+        assert_eq!(max, [f32::NEG_INFINITY]);
+        assert_eq!(grad, [1.0, 0.0]);
     }
 
     #[test]
     fn each_output_has_a_maximum_of_its_own() {
-        let mut tape = Tape::new();
         let x = Tensor::from_vec(vec![1.0, 5.0, 2.0, 4.0, 5.0, 3.0], [2, 3]).unwrap();
-        let x = tape.parameter(x);
-        let y = tape.apply(Max::over([0]), &[x]).unwrap();
-        let loss = tape.apply(crate::ops::Sum::all(), &[y]).unwrap();
-        tape.backward(&[(loss, 1.0)]).unwrap();
-        assert_eq!(tape.value(y).data(), [4.0, 5.0, 3.0]);
-        let expected = [0.0, 1.0, 0.0, 1.0, 0.0, 1.0];
-        assert_eq!(tape.grad(x).unwrap().data(), expected);
+        let (max, [grad]) = value_and_gradients(Max::over([0]), [x]);
+        assert_eq!(max, [4.0, 5.0, 3.0]);
+        assert_eq!(grad, [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
     }
 }

@@ -1,6 +1,6 @@
 //! The mean over axes.
 
-use super::reduce::Axes;
+use super::reduce::{Axes, reduction_constructors};
 use crate::autograd::{Backward, Forward, Op};
 use crate::tensor::{TensorError, TensorSpec};
 
@@ -22,30 +22,9 @@ use crate::tensor::{TensorError, TensorSpec};
 /// # Ok::<(), taskweave::tensor::TensorError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Mean {
-    axes: Axes,
-}
+pub struct Mean(Axes);
 
-impl Mean {
-    /// Over all axes: the output is a scalar.
-    pub fn all() -> Self {
-        Self { axes: Axes::all() }
-    }
-
-    /// Over the given axes, counted from 0.
-    pub fn over(axes: impl Into<Vec<usize>>) -> Self {
-        Self {
-            axes: Axes::over(axes.into()),
-        }
-    }
-
-    /// Keeps the reduced axes with size 1, so that the output broadcasts against the input.
-    pub fn keep_dims(self) -> Self {
-        Self {
-            axes: self.axes.keep_dims(),
-        }
-    }
-}
+reduction_constructors!(Mean);
 
 impl Op for Mean {
     fn name(&self) -> &'static str {
@@ -53,12 +32,12 @@ impl Op for Mean {
     }
 
     fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
-        self.axes.nonempty_output_spec(self.name(), inputs)
+        self.0.nonempty_output_spec(self.name(), inputs)
     }
 
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
-        let count = self.axes.count(pass.inputs[0]) as f64;
-        self.axes.sum(pass.inputs[0], 1.0 / count, pass.output);
+        let count = self.0.count(pass.inputs[0]) as f64;
+        self.0.sum(pass.inputs[0], 1.0 / count, pass.output);
         Ok(())
     }
 
@@ -66,8 +45,8 @@ impl Op for Mean {
         let Some(grad_input) = &mut pass.grad_inputs[0] else {
             return;
         };
-        let count = self.axes.count(grad_input) as f32;
-        self.axes.spread(pass.grad_output, 1.0 / count, grad_input);
+        let count = self.0.count(grad_input) as f32;
+        self.0.spread(pass.grad_output, 1.0 / count, grad_input);
     }
 }
 

@@ -4,7 +4,7 @@ use taskweave_kernels::{dispatch::active, lanes};
 
 use super::operands;
 use crate::autograd::{Backward, Forward, Op};
-use crate::tensor::{TensorError, TensorSpec};
+use crate::tensor::{Tensor, TensorError, TensorSpec};
 
 /// The same values in lanes: row-major `[N, features...]` to lanes `[N, features...]`, empty lanes
 /// zero.
@@ -35,22 +35,27 @@ impl Op for Pack {
     }
 
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
-        let spec = pass.output.spec();
-        let (images, features) = (spec.images(), spec.features());
-        let (rows, packed) = (pass.inputs[0].data(), pass.output.data_mut());
-        lanes::pack(active(), images, features, rows, packed);
+        pack(pass.inputs[0], pass.output);
         Ok(())
     }
 
     fn backward(&self, pass: Backward<'_>) {
-        let Some(grad_input) = &mut pass.grad_inputs[0] else {
-            return;
-        };
-        let spec = pass.output.spec();
-        let (images, features) = (spec.images(), spec.features());
-        let (packed, rows) = (pass.grad_output.data(), grad_input.data_mut());
-        lanes::unpack(active(), images, features, packed, rows);
+        if let Some(grad_input) = &mut pass.grad_inputs[0] {
+            unpack(pass.grad_output, grad_input);
+        }
     }
+}
+
+/// Row-major to lanes of the same shape.
+pub(super) fn pack(rows: &Tensor, packed: &mut Tensor) {
+    let (images, features) = (rows.spec().images(), rows.spec().features());
+    lanes::pack(active(), images, features, rows.data(), packed.data_mut());
+}
+
+/// Lanes to row-major of the same shape.
+pub(super) fn unpack(packed: &Tensor, rows: &mut Tensor) {
+    let (images, features) = (packed.spec().images(), packed.spec().features());
+    lanes::unpack(active(), images, features, packed.data(), rows.data_mut());
 }
 
 #[cfg(test)]

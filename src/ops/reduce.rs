@@ -20,9 +20,9 @@ impl Axes {
         }
     }
 
-    pub(super) fn over(axes: Vec<usize>) -> Self {
+    pub(super) fn over(axes: impl Into<Vec<usize>>) -> Self {
         Self {
-            reduced: Some(axes),
+            reduced: Some(axes.into()),
             keep_dims: false,
         }
     }
@@ -142,6 +142,29 @@ impl Axes {
     }
 }
 
+/// The constructors of a reduction, a tuple struct of its [`Axes`].
+macro_rules! reduction_constructors {
+    ($reduction:ident) => {
+        impl $reduction {
+            /// Over all axes: the output is a scalar.
+            pub fn all() -> Self {
+                Self(Axes::all())
+            }
+
+            /// Over the given axes, counted from 0.
+            pub fn over(axes: impl Into<Vec<usize>>) -> Self {
+                Self(Axes::over(axes))
+            }
+
+            /// Keeps the reduced axes with size 1, so that the output broadcasts against the input.
+            pub fn keep_dims(self) -> Self {
+                Self(self.0.keep_dims())
+            }
+        }
+    };
+}
+pub(super) use reduction_constructors;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,24 +179,24 @@ mod tests {
     fn reduced_axes_vanish_or_stay_with_size_one() {
         assert_eq!(spec(Axes::all(), &[2, 3]), Ok(vec![]));
         assert_eq!(spec(Axes::all().keep_dims(), &[2, 3]), Ok(vec![1, 1]));
-        assert_eq!(spec(Axes::over(vec![2, 0]), &[2, 3, 4]), Ok(vec![3]));
-        assert_eq!(spec(Axes::over(vec![]), &[2, 3]), Ok(vec![2, 3]));
+        assert_eq!(spec(Axes::over([2, 0]), &[2, 3, 4]), Ok(vec![3]));
+        assert_eq!(spec(Axes::over([]), &[2, 3]), Ok(vec![2, 3]));
     }
 
     #[test]
     fn impossible_axes_are_named() {
-        let outside = spec(Axes::over(vec![2]), &[2, 3]).unwrap_err();
+        let outside = spec(Axes::over([2]), &[2, 3]).unwrap_err();
         assert_eq!(outside, "Mean: axis 2 does not exist in shape [2, 3]");
-        let twice = spec(Axes::over(vec![1, 1]), &[2, 3]).unwrap_err();
+        let twice = spec(Axes::over([1, 1]), &[2, 3]).unwrap_err();
         assert_eq!(
             twice,
             "Mean: axis 1 is given twice; each axis is reduced once"
         );
         assert!(
-            spec(Axes::over(vec![1]), &[2, 0])
+            spec(Axes::over([1]), &[2, 0])
                 .unwrap_err()
                 .contains("size 0 in [2, 0]")
         );
-        assert_eq!(spec(Axes::over(vec![1]), &[0, 3]), Ok(vec![0]));
+        assert_eq!(spec(Axes::over([1]), &[0, 3]), Ok(vec![0]));
     }
 }

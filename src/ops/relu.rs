@@ -2,7 +2,7 @@
 
 use taskweave_kernels::{dispatch::active, elementwise};
 
-use super::unary;
+use super::operands;
 use crate::autograd::{Backward, Forward, Op};
 use crate::tensor::{TensorError, TensorSpec};
 
@@ -27,7 +27,8 @@ impl Op for Relu {
     }
 
     fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
-        unary::same_spec(self.name(), inputs)
+        let [input] = operands::exactly(self.name(), inputs)?;
+        Ok(input.clone())
     }
 
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
@@ -48,23 +49,11 @@ impl Op for Relu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autograd::Tape;
-    use crate::tensor::Tensor;
-
-    fn value_and_gradient(values: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let mut tape = Tape::new();
-        let x = Tensor::from_vec(values.to_vec(), [values.len()]).unwrap();
-        let x = tape.parameter(x);
-        let y = tape.apply(Relu, &[x]).unwrap();
-        let loss = tape.apply(crate::ops::Sum::all(), &[y]).unwrap();
-        tape.backward(&[(loss, 1.0)]).unwrap();
-        let (y, grad) = (tape.value(y), tape.grad(x).unwrap());
-        (y.data().to_vec(), grad.data().to_vec())
-    }
+    use crate::ops::test_support::{value_and_gradients, vector};
 
     #[test]
     fn at_zero_the_gradient_is_zero_and_nan_stays_nan() {
-        let (y, grad) = value_and_gradient(&[-3.0, 0.0, 2.0, f32::NAN]);
+        let (y, [grad]) = value_and_gradients(Relu, [vector(&[-3.0, 0.0, 2.0, f32::NAN])]);
         assert_eq!(y[..3], [0.0, 0.0, 2.0]);
         assert!(y[3].is_nan());
         assert_eq!(grad[..3], [0.0, 0.0, 1.0]);

@@ -1,6 +1,6 @@
-//! The softmax function, and what it shares with its logarithm.
+//! The softmax function.
 
-use super::operands;
+use super::rows;
 use super::strided::sum_f64;
 use crate::autograd::{Backward, Forward, Op};
 use crate::tensor::{TensorError, TensorSpec};
@@ -27,61 +27,32 @@ impl Op for Softmax {
     }
 
     fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
-        rows_spec(self.name(), inputs)
+        rows::output_spec(self.name(), inputs)
     }
 
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
-        let width = last_axis(pass.inputs[0].spec());
-        let rows = pass.inputs[0].data().chunks_exact(width);
-        for (input, output) in rows.zip(pass.output.data_mut().chunks_exact_mut(width)) {
-            let max = row_max(input);
-            for (output, &input) in output.iter_mut().zip(input) {
-                *output = (input - max).exp();
+        rows::forward(pass, |input, output| {
+            let max = rows::max(input);
+            for (y, &x) in output.iter_mut().zip(input) {
+                *y = (x - max).exp();
             }
             let sum = sum_f64(output);
-            for output in output {
-                *output = (f64::from(*output) / sum) as f32;
+            for y in output {
+                *y = (f64::from(*y) / sum) as f32;
             }
-        }
+        });
         Ok(())
     }
 
     fn backward(&self, pass: Backward<'_>) {
-        let Some(grad_input) = &mut pass.grad_inputs[0] else {
-            return;
-        };
-        let width = last_axis(pass.output.spec());
-        let rows = pass.output.data().chunks_exact(width);
-        let grads = pass.grad_output.data().chunks_exact(width);
-        let targets = grad_input.data_mut().chunks_exact_mut(width);
-        for ((output, grad_output), grad_input) in rows.zip(grads).zip(targets) {
+        rows::backward(pass, |output, grad_output, grad_input| {
             let products = output.iter().zip(grad_output);
             let mean: f64 = products.map(|(&y, &g)| f64::from(y) * f64::from(g)).sum();
             for ((target, &y), &g) in grad_input.iter_mut().zip(output).zip(grad_output) {
                 *target = y * (f64::from(g) - mean) as f32;
             }
-        }
+        });
     }
-}
-
-/// The input's own shape, row-major with at least one axis.
-pub(super) fn rows_spec(
-    op: &'static str,
-    inputs: &[&TensorSpec],
-) -> Result<TensorSpec, TensorError> {
-    let [input] = operands::row_major(op, inputs)?;
-    operands::axis(op, input.shape.rank().saturating_sub(1), input)?;
-    Ok(input.clone())
-}
-
-/// Length of a row: at least 1, so that the rows of an empty tensor can be walked.
-pub(super) fn last_axis(spec: &TensorSpec) -> usize {
-    spec.shape.dims().last().copied().unwrap_or(1).max(1)
-}
-
-/// The largest of a row, which NaN never is.
-pub(super) fn row_max(row: &[f32]) -> f32 {
-    row.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[cfg(test)]

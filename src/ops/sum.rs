@@ -1,6 +1,6 @@
 //! The sum over axes.
 
-use super::reduce::Axes;
+use super::reduce::{Axes, reduction_constructors};
 use crate::autograd::{Backward, Forward, Op};
 use crate::tensor::{TensorError, TensorSpec};
 
@@ -22,30 +22,9 @@ use crate::tensor::{TensorError, TensorSpec};
 /// # Ok::<(), taskweave::tensor::TensorError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Sum {
-    axes: Axes,
-}
+pub struct Sum(Axes);
 
-impl Sum {
-    /// Over all axes: the output is a scalar.
-    pub fn all() -> Self {
-        Self { axes: Axes::all() }
-    }
-
-    /// Over the given axes, counted from 0.
-    pub fn over(axes: impl Into<Vec<usize>>) -> Self {
-        Self {
-            axes: Axes::over(axes.into()),
-        }
-    }
-
-    /// Keeps the reduced axes with size 1, so that the output broadcasts against the input.
-    pub fn keep_dims(self) -> Self {
-        Self {
-            axes: self.axes.keep_dims(),
-        }
-    }
-}
+reduction_constructors!(Sum);
 
 impl Op for Sum {
     fn name(&self) -> &'static str {
@@ -53,11 +32,11 @@ impl Op for Sum {
     }
 
     fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
-        self.axes.output_spec(self.name(), inputs)
+        self.0.output_spec(self.name(), inputs)
     }
 
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
-        self.axes.sum(pass.inputs[0], 1.0, pass.output);
+        self.0.sum(pass.inputs[0], 1.0, pass.output);
         Ok(())
     }
 
@@ -65,7 +44,7 @@ impl Op for Sum {
         let Some(grad_input) = &mut pass.grad_inputs[0] else {
             return;
         };
-        self.axes.spread(pass.grad_output, 1.0, grad_input);
+        self.0.spread(pass.grad_output, 1.0, grad_input);
     }
 }
 

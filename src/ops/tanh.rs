@@ -1,8 +1,6 @@
 //! The hyperbolic tangent.
 
-use super::unary;
-use crate::autograd::{Backward, Forward, Op};
-use crate::tensor::{TensorError, TensorSpec};
+use super::elementwise::Elementwise;
 
 /// `y = tanh x`, row-major or in lanes.
 ///
@@ -19,45 +17,27 @@ use crate::tensor::{TensorError, TensorSpec};
 #[derive(Clone, Copy, Debug)]
 pub struct Tanh;
 
-impl Op for Tanh {
-    fn name(&self) -> &'static str {
-        "Tanh"
+impl Elementwise for Tanh {
+    const NAME: &'static str = "Tanh";
+    const IN_LANES: bool = true;
+
+    fn value(x: f32) -> f32 {
+        x.tanh()
     }
 
-    fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
-        unary::same_spec(self.name(), inputs)
-    }
-
-    fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
-        unary::forward(pass, f32::tanh);
-        Ok(())
-    }
-
-    fn backward(&self, pass: Backward<'_>) {
-        unary::backward(pass, |grad, _, y| grad * (1.0 - y) * (1.0 + y));
+    fn gradient(grad_output: f32, _: f32, y: f32) -> f32 {
+        grad_output * (1.0 - y) * (1.0 + y)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autograd::Tape;
-    use crate::tensor::Tensor;
-
-    fn value_and_gradient(values: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let mut tape = Tape::new();
-        let x = Tensor::from_vec(values.to_vec(), [values.len()]).unwrap();
-        let x = tape.parameter(x);
-        let y = tape.apply(Tanh, &[x]).unwrap();
-        let loss = tape.apply(crate::ops::Sum::all(), &[y]).unwrap();
-        tape.backward(&[(loss, 1.0)]).unwrap();
-        let (y, grad) = (tape.value(y), tape.grad(x).unwrap());
-        (y.data().to_vec(), grad.data().to_vec())
-    }
+    use crate::ops::test_support::{value_and_gradients, vector};
 
     #[test]
     fn it_saturates_without_a_gradient() {
-        let (y, grad) = value_and_gradient(&[0.0, 100.0, f32::NEG_INFINITY]);
+        let (y, [grad]) = value_and_gradients(Tanh, [vector(&[0.0, 100.0, f32::NEG_INFINITY])]);
         assert_eq!(y, [0.0, 1.0, -1.0]);
         assert_eq!(grad, [1.0, 0.0, 0.0]);
     }

@@ -1,8 +1,7 @@
 //! From lanes into row-major.
 
-use taskweave_kernels::{dispatch::active, lanes};
-
 use super::operands;
+use super::pack::{pack, unpack};
 use crate::autograd::{Backward, Forward, Op};
 use crate::tensor::{Layout, TensorError, TensorSpec};
 
@@ -34,21 +33,14 @@ impl Op for Unpack {
     }
 
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
-        let spec = pass.output.spec();
-        let (images, features) = (spec.images(), spec.features());
-        let (packed, rows) = (pass.inputs[0].data(), pass.output.data_mut());
-        lanes::unpack(active(), images, features, packed, rows);
+        unpack(pass.inputs[0], pass.output);
         Ok(())
     }
 
     fn backward(&self, pass: Backward<'_>) {
-        let Some(grad_input) = &mut pass.grad_inputs[0] else {
-            return;
-        };
-        let spec = pass.output.spec();
-        let (images, features) = (spec.images(), spec.features());
-        let (rows, packed) = (pass.grad_output.data(), grad_input.data_mut());
-        lanes::pack(active(), images, features, rows, packed);
+        if let Some(grad_input) = &mut pass.grad_inputs[0] {
+            pack(pass.grad_output, grad_input);
+        }
     }
 }
 

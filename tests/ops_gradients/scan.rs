@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::{fs, io};
 
-/// Names of the types in `source` that implement `Op`, comments and documentation aside.
+/// Names of the types in `source` that implement `Op`, themselves or by being `Elementwise`, comments
+/// and documentation aside.
 pub(crate) fn implementations(source: &str) -> Vec<String> {
     let code: Vec<&str> = source
         .lines()
@@ -13,8 +14,10 @@ pub(crate) fn implementations(source: &str) -> Vec<String> {
     let words: Vec<&str> = code.split_whitespace().collect();
     let mut names = Vec::new();
     for (at, word) in words.iter().enumerate() {
-        let implements = *word == "Op" || word.ends_with("::Op");
-        if implements && words.get(at + 1) == Some(&"for") {
+        let implements = ["Op", "Elementwise"].contains(&word.rsplit("::").next().unwrap_or(word));
+        // `impl<F: Elementwise> Op for F`, whose types are found by `Elementwise`.
+        let is_blanket = at > 0 && words[at - 1] == "Elementwise>";
+        if implements && !is_blanket && words.get(at + 1) == Some(&"for") {
             let path = words.get(at + 2).copied().unwrap_or("");
             let path = path.split(['<', '{', '(']).next().unwrap_or("");
             names.push(path.rsplit("::").next().unwrap_or(path).to_string());
@@ -56,10 +59,16 @@ fn an_unregistered_operation_is_found() {
         impl<T: Send>
             Op for ops::Generic<T>
         where T: Sync {}
+        impl<F: Elementwise> Op for F {}
+        impl ops::Elementwise for Sine {}
+        impl<T: Other> Op for T {}
         impl Clone for Cube {}
         impl OpLike for Other {}
     ";
     let found = implementations(source);
-    assert_eq!(found, ["Cube", "Softplus", "Generic"]);
-    assert_eq!(unregistered(&found, &["Cube", "Generic"]), ["Softplus"]);
+    assert_eq!(found, ["Cube", "Softplus", "Generic", "Sine", "T"]);
+    assert_eq!(
+        unregistered(&found, &["Cube", "Generic"]),
+        ["Softplus", "Sine", "T"]
+    );
 }

@@ -80,18 +80,23 @@ pub fn gemm<T: Float>(args: &Gemm<'_, T>, c: &mut [T], c_strides: [usize; 2]) {
 mod tests {
     use super::*;
 
+    /// The plain product of row-major factors.
+    fn product<'a, T: Float>([m, n, k]: [usize; 3], a: &'a [T], b: &'a [T]) -> Gemm<'a, T> {
+        Gemm {
+            m,
+            n,
+            k,
+            alpha: T::ONE,
+            a: Matrix::row_major(a, k),
+            b: Matrix::row_major(b, n),
+            beta: T::ZERO,
+        }
+    }
+
     #[test]
     fn two_by_two_by_hand() {
         let (a, b) = ([1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]);
-        let mut args = Gemm {
-            m: 2,
-            n: 2,
-            k: 2,
-            alpha: 1.0,
-            a: Matrix::row_major(&a, 2),
-            b: Matrix::row_major(&b, 2),
-            beta: 0.0,
-        };
+        let mut args = product([2, 2, 2], &a, &b);
         let mut c = [f64::NAN; 4];
         gemm(&args, &mut c, [2, 1]);
         assert_eq!(c, [19.0, 22.0, 43.0, 50.0]);
@@ -106,15 +111,7 @@ mod tests {
     #[test]
     fn strides_leave_the_gaps_alone() {
         let (a, b) = ([1.0, 2.0], [3.0, 4.0]);
-        let args = Gemm {
-            m: 2,
-            n: 2,
-            k: 1,
-            alpha: 1.0,
-            a: Matrix::row_major(&a, 1),
-            b: Matrix::row_major(&b, 2),
-            beta: 0.0,
-        };
+        let args = product([2, 2, 1], &a, &b);
         let mut c = [9.0_f32; 7];
         gemm(&args, &mut c, [4, 2]);
         assert_eq!(c, [3.0, 9.0, 4.0, 9.0, 6.0, 9.0, 8.0]);
@@ -122,16 +119,8 @@ mod tests {
 
     #[test]
     fn empty_sum_is_zero() {
-        let args = Gemm::<f32> {
-            m: 1,
-            n: 1,
-            k: 0,
-            alpha: 1.0,
-            a: Matrix::row_major(&[], 0),
-            b: Matrix::row_major(&[], 1),
-            beta: 0.0,
-        };
-        let mut c = [7.0];
+        let args = product([1, 1, 0], &[], &[]);
+        let mut c = [7.0_f32];
         gemm(&args, &mut c, [1, 1]);
         assert_eq!(c, [0.0]);
     }
