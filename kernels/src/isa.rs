@@ -52,6 +52,10 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// `source` is valid for reading sixteen floats; any alignment of a float will do.
     unsafe fn load_ptr(self, source: *const f32) -> Self::F32;
 
+    /// Asks for the cache line at an address, which need not be valid, ahead of reading it.
+    #[inline(always)]
+    fn prefetch(self, _address: *const f32) {}
+
     /// Writes sixteen floats.
     ///
     /// # Safety

@@ -270,10 +270,10 @@ impl TileKernel for Task<'_> {
             let finish = self.finish(&steps);
             let (panels, strips) = (self.panels.len(), self.strips.len());
             for index in 0..panels * strips {
-                // The part that the task packed comes by from the second-level cache once for each
-                // panel or strip of the operand that passes.
-                let (panel, strip) = match self.product.b {
-                    Vectors::Matrix(_) => (index / strips, index % strips),
+                // A strip stays in the first-level cache while panels pass; a panel of lanes does
+                // while strips pass, since its values lie far apart.
+                let (panel, strip) = match (self.product.a, self.product.b) {
+                    (Broadcast::Lanes(_), Vectors::Matrix(_)) => (index / strips, index % strips),
                     _ => (index % panels, index / panels),
                 };
                 let place = (self.panels.start + panel, self.strips.start + strip);

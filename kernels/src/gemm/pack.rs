@@ -206,9 +206,37 @@ unsafe fn pack_square<I: Isa>(
     // SAFETY: all reads and writes lie where the caller vouches for them.
     unsafe {
         if source.across_stride == 1 {
+            if valid == LANES && written == LANES {
+                for step in 0..steps {
+                    let from = from.wrapping_add(step * source.depth_stride);
+                    // Rows far apart are no stream that the hardware would follow by itself.
+                    isa.prefetch(from.wrapping_add(LANES * source.depth_stride));
+                    isa.store_ptr(to.add(step * width), isa.mul(isa.load_ptr(from), scale));
+                }
+                return;
+            }
             for step in 0..steps {
                 let values = isa.load_first_ptr(from.add(step * source.depth_stride), valid);
                 isa.store_first_ptr(to.add(step * width), isa.mul(values, scale), written);
+            }
+            return;
+        }
+        if source.depth_stride == 1 && steps == LANES {
+            for (row, column) in columns.iter_mut().enumerate() {
+                if row < valid {
+                    *column = isa.load_ptr(from.add(row * source.across_stride));
+                }
+            }
+            let rows = isa.transpose(columns);
+            let end = (LANES - 1) * width + written;
+            for (step, &row) in rows.iter().enumerate() {
+                let row = isa.mul(row, scale);
+                // What a whole vector writes too much, the next step overwrites.
+                if step * width + LANES <= end {
+                    isa.store_ptr(to.add(step * width), row);
+                } else {
+                    isa.store_first_ptr(to.add(step * width), row, written);
+                }
             }
             return;
         }

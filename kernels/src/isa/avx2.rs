@@ -45,6 +45,12 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const f32) {
+        // SAFETY: a prefetch never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn store_ptr(self, target: *mut f32, vector: Pair) {
         // SAFETY: the token proves AVX2; the caller vouches for the memory.
         unsafe {
