@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use safetensors::SafeTensors;
 
@@ -218,6 +218,26 @@ fn a_folder_that_cannot_be_written_fails_before_training() {
     let message = text(&output.stderr);
     assert!(message.starts_with("taskweave: cannot write"), "{message}");
     assert!(output.stdout.is_empty());
+}
+
+/// Both pipes are closed before anything is written to them.
+#[test]
+fn kept_results_come_whole_when_nobody_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_taskweave"))
+        .args(["run", "quickstart", "--epochs", "1", "--out"])
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop((program.stdout.take(), program.stderr.take()));
+    assert_eq!(program.wait().unwrap().code(), Some(0));
+    let report = fs::read_to_string(folder.path().join("report.txt")).unwrap();
+    assert!(report.contains("Multitask Model Fashion Performance:"));
+    for file in MODELS.iter().chain(&["metrics.json", "history.csv"]) {
+        assert!(folder.path().join(file).exists(), "{file}");
+    }
 }
 
 #[test]

@@ -139,7 +139,7 @@ pub(super) fn load_or_fetch<'a>(
 
 fn warn(warnings: &[Warning]) {
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        tell!("warning: {warning}");
     }
 }
 
@@ -184,7 +184,7 @@ fn list(home: &DataHome, as_json: bool, out: &mut impl Write) -> Result<(), Fail
         )?;
         return Ok(());
     }
-    eprintln!("data folder: {} ({})", home.path().display(), home.origin());
+    tell!("data folder: {} ({})", home.path().display(), home.origin());
     let width = DATASETS
         .iter()
         .map(|info| info.name.len())
@@ -381,6 +381,6 @@ fn subset(home: &DataHome, file: &Path) -> Result<(), Failure> {
         datasets.push(dataset);
     }
     data::write_subset(file, &datasets)?;
-    eprintln!("wrote {}", file.display());
+    tell!("wrote {}", file.display());
     Ok(())
 }

@@ -41,7 +41,7 @@ impl Failure {
 
     pub(super) fn report(&self) {
         if let Some(message) = &self.message {
-            eprintln!("taskweave: {message}");
+            tell!("taskweave: {message}");
         }
     }
 

@@ -90,7 +90,7 @@ impl Observer for EpochProgress {
                     self.last_line = Instant::now();
                     let seconds = self.epoch_start.elapsed().as_secs_f64();
                     let rate = report.images_done as f64 / seconds;
-                    eprintln!(
+                    tell!(
                         "  epoch {:>3}: {} of {} images, {rate:.0} images/s, {:.0} s left, {}",
                         report.epoch,
                         report.images_done,
@@ -108,7 +108,7 @@ impl Observer for EpochProgress {
             bar.finish_and_clear();
         }
         if self.style != Style::Quiet {
-            eprintln!("{}", epoch_line(record, &self.names));
+            tell!("{}", epoch_line(record, &self.names));
         }
         self.restart();
     }

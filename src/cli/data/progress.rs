@@ -42,7 +42,7 @@ impl DownloadProgress {
 impl Progress for DownloadProgress {
     fn note(&mut self, line: &str) {
         if self.style != Style::Quiet {
-            eprintln!("{line}");
+            tell!("{line}");
         }
     }
 
@@ -60,7 +60,7 @@ impl Progress for DownloadProgress {
             0 => String::new(),
             done => format!(", of which {} are here already", megabytes(done)),
         };
-        eprintln!("downloading {url} ({}{from})", megabytes(total));
+        tell!("downloading {url} ({}{from})", megabytes(total));
         if self.style == Style::Bars {
             self.bar = Some(download_bar(file, done, total));
         }
@@ -74,7 +74,7 @@ impl Progress for DownloadProgress {
         if self.style == Style::Plain && self.last_line.elapsed() >= PLAIN_INTERVAL {
             self.last_line = Instant::now();
             let rate = (done - self.begun_at) as f64 / self.start.elapsed().as_secs_f64();
-            eprintln!(
+            tell!(
                 "  {}: {} of {}, {:.0} s left",
                 self.file,
                 megabytes(done),
@@ -90,7 +90,7 @@ impl Progress for DownloadProgress {
         }
         let arrived = self.done > self.begun_at && self.done >= self.total;
         if arrived && self.style != Style::Quiet {
-            eprintln!(
+            tell!(
                 "  {} in {:.1} s",
                 self.file,
                 self.start.elapsed().as_secs_f64()
