@@ -341,6 +341,10 @@ fn dead_layers_and_constant_answers_are_called_out() {
     // A bias far below zero keeps the second relu layer silent.
     model.edit_parameter(0, 3, |bias| bias.fill(-1e6));
     assert_eq!(dead_layers(&mut model, 0, &data.images()).unwrap(), [1]);
+    // 200 images leave eight lanes empty, for which this layer would be alive.
+    model.edit_parameter(0, 0, |kernel| kernel.fill(-1.0));
+    model.edit_parameter(0, 1, |bias| bias.fill(1e-3));
+    assert_eq!(dead_layers(&mut model, 0, &data.images()).unwrap(), [0, 1]);
     let predictions = model.predict(0, &data.images()).unwrap();
     let warning = Warning::of_predictions("Model", &data.labels, &predictions);
     assert!(

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use serde::Serialize;
+use taskweave_kernels::lanes::LANES;
 
 use super::{Model, TaskImages, TrainError};
+use crate::tensor::Tensor;
 
 /// Something that a reader of the results must know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -98,10 +100,20 @@ pub fn dead_layers(
         model.set_batch(task, images, batch);
         model.forward(&[task])?;
         for (alive, output) in alive.iter_mut().zip(model.hidden(task)) {
-            *alive |= output.data().iter().any(|&value| value > 0.0);
+            *alive |= any_positive(output);
         }
     }
     Ok((0..alive.len()).filter(|&layer| !alive[layer]).collect())
+}
+
+/// Whether a tensor in lanes is above zero somewhere; empty lanes, which hold anything, aside.
+fn any_positive(lanes: &Tensor) -> bool {
+    let (images, features) = (lanes.spec().images(), lanes.spec().features());
+    let (vectors, _) = lanes.data().as_chunks::<LANES>();
+    vectors.iter().enumerate().any(|(at, vector)| {
+        let real = (images - at / features * LANES).min(LANES);
+        vector[..real].iter().any(|&value| value > 0.0)
+    })
 }
 
 #[cfg(test)]
