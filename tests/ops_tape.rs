@@ -238,6 +238,22 @@ fn a_parameter_that_is_not_reached_has_no_stale_gradient() {
 }
 
 /// A classifier's tape; the gradients of a replay equal those of a tape made for that batch.
+/// What is left of them after a backward pass has no meaning.
+#[test]
+fn computed_values_and_data_have_no_gradient() {
+    let mut tape = Tape::new();
+    let x = tape.parameter(vector(&[1.0, 2.0]));
+    let data = tape.leaf(vector(&[3.0, 4.0]));
+    let product = tape.apply(Mul, &[x, data]).unwrap();
+    let loss = sum(&mut tape, product);
+    tape.backward(&[(loss, 1.0)]).unwrap();
+    assert_eq!(grad(&tape, x), [3.0, 4.0]);
+    for var in [data, product, loss] {
+        assert!(tape.grad(var).is_none());
+        assert!(tape.value_and_grad(var).1.is_none());
+    }
+}
+
 #[test]
 fn a_replay_takes_another_batch_size() {
     let rows = |images: usize| {

@@ -19,6 +19,12 @@ struct Node {
     needs_grad: bool,
 }
 
+impl Node {
+    fn is_parameter(&self) -> bool {
+        self.needs_grad && matches!(self.source, Source::Leaf)
+    }
+}
+
 /// A record of operations that can be replayed forward and backward.
 ///
 /// ```
@@ -96,14 +102,18 @@ impl Tape {
     }
 
     /// The gradient of a parameter after [`backward`](Self::backward); `None` where the losses do
-    /// not depend on it. Gradients of computed values are not kept.
+    /// not depend on it, and of a value that is no parameter: gradients of computed values are not
+    /// kept.
     pub fn grad(&self, var: Var) -> Option<&Tensor> {
-        self.grads[var.0].as_ref()
+        let is_parameter = self.nodes[var.0].is_parameter();
+        self.grads[var.0].as_ref().filter(|_| is_parameter)
     }
 
     /// A parameter's value, to update, together with its gradient.
     pub fn value_and_grad(&mut self, var: Var) -> (&mut Tensor, Option<&Tensor>) {
-        (&mut self.values[var.0], self.grads[var.0].as_ref())
+        let is_parameter = self.nodes[var.0].is_parameter();
+        let grad = self.grads[var.0].as_ref().filter(|_| is_parameter);
+        (&mut self.values[var.0], grad)
     }
 
     /// Computes the targets and everything they depend on, in recorded order. What no target
