@@ -5,5 +5,5 @@ mod network;
 mod spec;
 
 pub use init::Initializer;
-pub use network::{Network, Scratch};
+pub use network::Network;
 pub use spec::{LayerSpec, NetSpec, ParameterKind, ParameterSpec};

@@ -289,9 +289,26 @@ fn a_loss_that_is_not_finite_stops_with_a_sentence() {
         "{message}"
     );
     assert!(
-        message.contains("first became NaN in epoch 1, step 1"),
+        message.contains("first became NaN in epoch 1, training step 1"),
         "{message}"
     );
+}
+
+/// So large a step leaves weights that the next loss cannot be computed from.
+#[test]
+fn a_divergence_in_the_last_step_is_seen_by_the_validation() {
+    let data = Data::new(40, 16);
+    let wild = FitSettings {
+        optimizer: OptimizerSpec::Sgd {
+            learning_rate: 1e38,
+            momentum: 0.0,
+            nesterov: false,
+        },
+        ..settings(1)
+    };
+    let error = fit(&mut model(1), &[data.images()], &wild, &mut Silent).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("epoch 1, validation step 1"), "{message}");
 }
 
 #[test]
@@ -321,6 +338,13 @@ fn what_does_not_fit_is_refused() {
         ..settings(1)
     };
     refuse(&[data.images()], &no_epochs, "at least one epoch");
+    for validation_split in [-0.1, 0.0, 1.0, f64::NAN] {
+        let split = FitSettings {
+            validation_split,
+            ..settings(1)
+        };
+        refuse(&[data.images()], &split, "between 0 and 1 is wanted");
+    }
     let narrow = TaskImages::new(&data.pixels[..2_000], &data.labels, 10, CLASSES).unwrap();
     refuse(
         &[narrow],

@@ -28,8 +28,8 @@ struct Row {
 }
 
 impl Answer {
-    /// The answer that these outcomes give. A multitask model's training time stands with its total,
-    /// since its tasks train together.
+    /// The answer that these outcomes give. The tasks of a multitask model train together: each has
+    /// an equal share of the training time.
     pub fn new(outcomes: &[ModelOutcome]) -> Self {
         let mut rows = Vec::new();
         for outcome in outcomes {

@@ -1,13 +1,14 @@
 //! Runs an experiment: every dedicated net, then the multitask net.
 
 use super::outcome::{ModelOutcome, TaskOutcome};
-use super::{Experiment, ExperimentError, ModelKind, Protocol, ProtocolName};
+use super::{Experiment, ExperimentError, ModelKind, Protocol, ProtocolName, ReportSection};
 use crate::metrics::{Confusion, Report, ReportOptions};
 use crate::nn::Initializer;
 use crate::random::{Purpose, Stream};
 use crate::tensor::Tensor;
 use crate::train::{
-    FitSettings, Model, Observer, TaskImages, TrainError, Warning, dead_layers, fit, select_owners,
+    FitOutcome, FitSettings, Model, Observer, TaskImages, TrainError, Warning, dead_layers, fit,
+    select_owners,
 };
 
 /// Images of every hidden layer that are looked at for signs of life.
@@ -59,6 +60,9 @@ pub trait RunObserver {
 /// # Errors
 /// When a net cannot be trained, data does not fit the net, or the observer's
 /// [`ends`](RunObserver::ends) fails.
+///
+/// # Panics
+/// If there is not data for every task.
 pub fn run(
     experiment: &Experiment,
     settings: &RunSettings,
@@ -74,9 +78,8 @@ pub fn run(
     };
     let mut outcomes = Vec::new();
     for task in 0..experiment.tasks.len() {
-        let reported = |section: &super::ReportSection| {
-            section.model == ModelKind::Dedicated && section.task == task
-        };
+        let reported =
+            |section: &ReportSection| section.model == ModelKind::Dedicated && section.task == task;
         if experiment.reports.iter().any(reported) {
             outcomes.push(runner.model(ModelKind::Dedicated, &[task])?);
         }
@@ -161,7 +164,7 @@ impl Runner<'_> {
         &mut self,
         kind: ModelKind,
         tasks: &[usize],
-    ) -> Result<(Model, crate::train::FitOutcome), TrainError> {
+    ) -> Result<(Model, FitOutcome), TrainError> {
         let training = &self.protocol.training;
         let mut model = Model::new(training.batch, self.experiment.pixel_divisor);
         for &task in tasks {

@@ -35,7 +35,7 @@ pub enum OwnerError {
         /// The importance found.
         value: f32,
     },
-    /// The tasks' importances have different lengths, or no multiple of the outputs.
+    /// A task does not have one importance per position.
     #[error("task {task} has {found} importances for a tensor of {expected} positions")]
     Length {
         /// Which task, in order from 0.
@@ -54,7 +54,8 @@ pub enum OwnerError {
 /// positions.
 ///
 /// # Errors
-/// When the percentile is outside 0 to 100, or an importance is not finite.
+/// When the percentile is outside 0 to 100, a task does not have `len` importances, or one of them is
+/// not finite.
 ///
 /// ```
 /// use taskweave::multitask::choose_owners;

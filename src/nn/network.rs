@@ -26,15 +26,12 @@ pub struct Network {
     classes: usize,
 }
 
-/// Memory for [`Network::predict`] that outlives a batch.
-pub type Scratch = Vec<u32>;
-
 impl Network {
     /// Records a net with these parameter values, in the order of [`NetSpec::parameters`], for
     /// batches of up to `batch` images (a larger one later takes more memory, nothing else).
     ///
     /// # Errors
-    /// When a value does not have the shape of its parameter.
+    /// When a value does not have the shape of its parameter, or the batch holds no image.
     pub fn record(
         tape: &mut Tape,
         net: &NetSpec,
@@ -70,7 +67,11 @@ impl Network {
         for (layer, parameters) in net.layers.iter().zip(parameters.chunks_exact(2)) {
             let LayerSpec::Dense { units, relu } = *layer;
             let op = ops::Dense {
-                activation: LayerSpec::activation(relu),
+                activation: if relu {
+                    ops::Activation::Relu
+                } else {
+                    ops::Activation::Linear
+                },
             };
             signal = tape.record(op, &[signal, parameters[0], parameters[1]])?;
             classes = units;
@@ -95,8 +96,9 @@ impl Network {
         self.classes
     }
 
-    /// The most likely class of every image of the last forward pass; of equals the first.
-    pub fn predict(&self, tape: &Tape, predictions: &mut Scratch) {
+    /// The most likely class of every image of the last forward pass, in place of what
+    /// `predictions` held; of equals the first.
+    pub fn predict(&self, tape: &Tape, predictions: &mut Vec<u32>) {
         let logits = tape.value(self.logits);
         let shape = SoftmaxShape {
             images: logits.spec().images(),

@@ -1,7 +1,6 @@
 //! A network as data.
 
 use serde::Serialize;
-use taskweave_kernels::dense::Activation;
 
 /// One layer of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -14,17 +13,6 @@ pub enum LayerSpec {
         /// Whether relu follows.
         relu: bool,
     },
-}
-
-impl LayerSpec {
-    /// The activation behind a dense layer.
-    pub(crate) fn activation(relu: bool) -> Activation {
-        if relu {
-            Activation::Relu
-        } else {
-            Activation::Linear
-        }
-    }
 }
 
 /// A network: the size of its input, then its layers, of which the last gives the logits.

@@ -87,6 +87,9 @@ impl<'a> TaskImages<'a> {
 
     /// Splits the last `share` off for validation, as Keras's `validation_split` does:
     /// `(training, validation)`.
+    ///
+    /// # Panics
+    /// If the share is negative.
     pub fn split_validation(&self, share: f64) -> (Self, Self) {
         let train = (self.len() as f64 * (1.0 - share)).floor() as usize;
         (self.slice(0..train), self.slice(train..self.len()))

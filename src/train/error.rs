@@ -11,7 +11,7 @@ use crate::tensor::TensorError;
 pub enum TrainError {
     /// The loss became infinite or not a number; training on would only spread it.
     #[error(
-        "the loss of {task} became {loss} in epoch {epoch}, step {step}: training diverged; \
+        "the loss of {task} became {loss} in epoch {epoch}, {phase} step {step}: training diverged; \
          a lower learning rate or another seed may help"
     )]
     NotFinite {
@@ -21,7 +21,9 @@ pub enum TrainError {
         loss: f32,
         /// The epoch, from 1.
         epoch: usize,
-        /// The step within the epoch, from 1.
+        /// "training" or "validation".
+        phase: &'static str,
+        /// The step within that part of the epoch, from 1.
         step: usize,
     },
     /// Images, labels or settings do not go together.

@@ -9,7 +9,7 @@ use super::{
     EarlyStopping, EarlyStoppingSettings, EpochRecord, FitOutcome, Model, Observer, StepReport,
     TaskImages, TaskRecord, TrainError,
 };
-use crate::optim::OptimizerSpec;
+use crate::optim::{Optimizer, OptimizerSpec};
 use crate::random::{Purpose, Stream};
 
 /// How to train.
@@ -19,7 +19,7 @@ pub struct FitSettings {
     pub optimizer: OptimizerSpec,
     /// The most epochs.
     pub epochs: usize,
-    /// The share at the end of the training set that is kept for validation.
+    /// The share at the end of the training set that is kept for validation, between 0 and 1.
     pub validation_split: f64,
     /// The learning rate is multiplied by this after every epoch; 1 keeps it.
     pub learning_rate_decay: f64,
@@ -131,6 +131,12 @@ fn active_tasks(
             )));
         }
     }
+    if !(settings.validation_split > 0.0 && settings.validation_split < 1.0) {
+        return Err(TrainError::Data(format!(
+            "a validation share between 0 and 1 is wanted, but {} was given",
+            settings.validation_split
+        )));
+    }
     let active: Vec<usize> = (0..tasks)
         .filter(|&task| settings.loss_weights[task] != 0.0)
         .collect();
@@ -178,7 +184,7 @@ impl Epoch<'_> {
     fn train(
         &mut self,
         data: &[TaskImages<'_>],
-        optimizer: &mut crate::optim::Optimizer,
+        optimizer: &mut Optimizer,
     ) -> Result<Vec<Totals>, TrainError> {
         let settings = self.settings;
         let images = data[self.active[0]].len();
@@ -198,7 +204,7 @@ impl Epoch<'_> {
         let mut totals = vec![Totals::default(); data.len()];
         let mut accuracies = vec![None; data.len()];
         for (step, batch) in order.chunks(self.model.batch()).enumerate() {
-            self.forward(data, batch, step, &mut totals)?;
+            self.forward(data, batch, ("training", step), &mut totals)?;
             self.model.backward(&weights)?;
             self.model.update(optimizer);
             for &task in self.active {
@@ -219,7 +225,7 @@ impl Epoch<'_> {
         let order: Vec<usize> = (0..data[self.active[0]].len()).collect();
         let mut totals = vec![Totals::default(); data.len()];
         for (step, batch) in order.chunks(self.model.batch()).enumerate() {
-            self.forward(data, batch, step, &mut totals)?;
+            self.forward(data, batch, ("validation", step), &mut totals)?;
         }
         Ok(totals)
     }
@@ -228,7 +234,7 @@ impl Epoch<'_> {
         &mut self,
         data: &[TaskImages<'_>],
         batch: &[usize],
-        step: usize,
+        (phase, step): (&'static str, usize),
         totals: &mut [Totals],
     ) -> Result<(), TrainError> {
         if self.observer.interrupted() {
@@ -245,6 +251,7 @@ impl Epoch<'_> {
                     task: self.model.tasks()[task].name().to_owned(),
                     loss: result.loss,
                     epoch: self.epoch,
+                    phase,
                     step: step + 1,
                 });
             }

@@ -7,7 +7,7 @@ use super::{TaskImages, TrainError};
 use crate::autograd::Tape;
 use crate::multitask::Owned;
 use crate::nn::{NetSpec, Network};
-use crate::optim::Optimizer;
+use crate::optim::{Optimizer, OptimizerSpec};
 use crate::tensor::{Tensor, TensorSpec};
 
 /// One task's net within a [`Model`].
@@ -49,7 +49,8 @@ pub struct Model {
     tasks: Vec<TaskNet>,
     batch: usize,
     divisor: f32,
-    correct: Vec<u32>,
+    /// The classes predicted for a batch.
+    predictions: Vec<u32>,
 }
 
 /// How many images a batch had, their mean loss, and how many were classified rightly.
@@ -62,21 +63,21 @@ pub(crate) struct BatchResult {
 
 impl Model {
     /// A model without tasks, for batches of up to `batch` images whose pixels are divided by
-    /// `divisor` first.
+    /// `divisor` first. With batches of no image, tasks cannot be added.
     pub fn new(batch: usize, divisor: f32) -> Self {
         Self {
             tape: Tape::new(),
             tasks: Vec::new(),
             batch,
             divisor,
-            correct: Vec::new(),
+            predictions: Vec::new(),
         }
     }
 
     /// Adds a task with a net and its initial weights, in the order of [`NetSpec::parameters`].
     ///
     /// # Errors
-    /// When a value does not have the shape of its parameter.
+    /// When a value does not have the shape of its parameter, or batches are to hold no image.
     pub fn add_task(
         &mut self,
         name: &str,
@@ -136,7 +137,7 @@ impl Model {
         net.owned = Some(owned);
     }
 
-    /// Changes one parameter's values.
+    /// Changes one parameter's values. What the task does not own must stay zero.
     pub fn edit_parameter(&mut self, task: usize, parameter: usize, edit: impl FnOnce(&mut [f32])) {
         let var = self.tasks[task].network.parameters[parameter];
         edit(self.tape.value_mut(var).data_mut());
@@ -145,7 +146,7 @@ impl Model {
     /// Sets a task's next batch: the images at `indices`, of pixels.
     ///
     /// # Panics
-    /// If an index lies outside the images, or they are not of the net's size.
+    /// If an index lies outside the images.
     pub fn set_batch(&mut self, task: usize, images: &TaskImages<'_>, indices: &[usize]) {
         let network = &self.tasks[task].network;
         let inputs = self.tape.value_mut(network.images);
@@ -191,7 +192,7 @@ impl Model {
     /// Computes the losses of these tasks' batches; others are not touched.
     ///
     /// # Errors
-    /// When a label is no class.
+    /// When images are not of their net's size, a batch holds none, or a label is no class.
     pub fn forward(&mut self, tasks: &[usize]) -> Result<(), TrainError> {
         let losses: Vec<_> = tasks
             .iter()
@@ -229,7 +230,7 @@ impl Model {
     }
 
     /// An optimiser's state for all parameters of this model.
-    pub fn optimizer(&self, spec: crate::optim::OptimizerSpec) -> Optimizer {
+    pub fn optimizer(&self, spec: OptimizerSpec) -> Optimizer {
         let lens = (0..self.tasks.len()).flat_map(|task| self.parameters(task));
         Optimizer::new(spec, lens.map(|value| value.data().len()))
     }
@@ -241,10 +242,9 @@ impl Model {
 
     /// The classes predicted for a task's last batch.
     pub fn predictions(&mut self, task: usize) -> &[u32] {
-        self.tasks[task]
-            .network
-            .predict(&self.tape, &mut self.correct);
-        &self.correct
+        let network = &self.tasks[task].network;
+        network.predict(&self.tape, &mut self.predictions);
+        &self.predictions
     }
 
     /// The logits of a task's last batch, in lanes `[N, classes]`.
@@ -259,12 +259,10 @@ impl Model {
     }
 
     pub(crate) fn batch_result(&mut self, task: usize) -> BatchResult {
-        let labels = self.tasks[task].network.labels;
-        self.tasks[task]
-            .network
-            .predict(&self.tape, &mut self.correct);
-        let labels = self.tape.value(labels).data();
-        let pairs = self.correct.iter().zip(labels);
+        let network = &self.tasks[task].network;
+        network.predict(&self.tape, &mut self.predictions);
+        let labels = self.tape.value(network.labels).data();
+        let pairs = self.predictions.iter().zip(labels);
         BatchResult {
             images: labels.len(),
             loss: self.loss(task),
@@ -277,7 +275,7 @@ impl Model {
     /// The class predicted for each of a task's images.
     ///
     /// # Errors
-    /// When a label is no class of the net.
+    /// When the images are not of the net's size, or a label is no class of the net.
     pub fn predict(
         &mut self,
         task: usize,

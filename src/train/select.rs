@@ -20,7 +20,11 @@ pub enum Importance {
 /// `owners[task][parameter]`. The model is not changed.
 ///
 /// # Errors
-/// When a gradient is not finite, or the observer asks to stop.
+/// When the percentile is outside 0 to 100, a gradient or weight is not finite, images do not fit their
+/// net, or the observer asks to stop.
+///
+/// # Panics
+/// If gradients are wanted and there are fewer sets of images than tasks.
 pub fn select_owners(
     model: &mut Model,
     data: &[TaskImages<'_>],
@@ -78,7 +82,11 @@ fn mean_gradients(
 /// `importance[task][parameter]`.
 ///
 /// # Errors
-/// When a value is not finite.
+/// When the percentile is outside 0 to 100, a value is not finite, or a task has another number of them
+/// than the parameter has positions.
+///
+/// # Panics
+/// If a task has fewer parameters than the first one.
 pub fn owners_by_importance(
     model: &Model,
     importance: &[Vec<Vec<f32>>],
