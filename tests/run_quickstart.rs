@@ -220,6 +220,38 @@ fn a_folder_that_cannot_be_written_fails_before_training() {
     assert!(output.stdout.is_empty());
 }
 
+/// What a newcomer sees first must convince; eight epochs are enough for it.
+#[test]
+fn the_quickstart_learns_every_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let output = taskweave(&["run", "quickstart", "--epochs", "8", "--out", path]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let metrics = metrics_without_circumstances(folder.path());
+    let models = metrics["models"].as_array().unwrap();
+    let tasks = models
+        .iter()
+        .flat_map(|model| model["tasks"].as_array().unwrap());
+    let mut reports = 0;
+    for task in tasks {
+        let least = match task["name"].as_str().unwrap() {
+            "Digit" => 0.90,
+            _ => 0.78,
+        };
+        let accuracy = task["accuracy"].as_f64().unwrap();
+        assert!(accuracy >= least, "{}: {accuracy}", task["name"]);
+        reports += 1;
+    }
+    assert_eq!(reports, 4);
+    assert_eq!(metrics["answer"]["rows"].as_array().unwrap().len(), 4);
+    let warnings = models.iter().map(|model| &model["warnings"]);
+    assert!(
+        warnings
+            .into_iter()
+            .all(|w| w.as_array().unwrap().is_empty())
+    );
+}
+
 /// Both pipes are closed before anything is written to them.
 #[test]
 fn kept_results_come_whole_when_nobody_reads() {

@@ -79,6 +79,7 @@ fn weights(model: &Model, task: usize) -> Vec<Vec<f32>> {
 #[derive(Default)]
 struct Counter {
     steps: Vec<usize>,
+    losses: Vec<f64>,
     epochs: usize,
     stop_after: Option<usize>,
 }
@@ -86,6 +87,7 @@ struct Counter {
 impl Observer for Counter {
     fn step(&mut self, report: &StepReport<'_>) {
         self.steps.push(report.images_done);
+        self.losses.push(report.loss);
         assert!(report.loss.is_finite());
     }
 
@@ -198,6 +200,71 @@ fn the_loss_is_weighted() {
     let epoch = &outcome.history[0];
     let [first, second] = [0, 1].map(|task| epoch.tasks[task].unwrap().val_loss);
     assert!((epoch.val_loss - (0.25 * first + 2.0 * second)).abs() < 1e-12);
+}
+
+/// Gradient descent by half the loss is gradient descent at half the rate, to the bit.
+#[test]
+fn the_weight_of_a_loss_scales_its_gradient() {
+    let data = Data::new(200, 20);
+    let trained = |weight: f32, learning_rate: f64| {
+        let mut model = model(1);
+        let settings = FitSettings {
+            optimizer: OptimizerSpec::Sgd {
+                learning_rate,
+                momentum: 0.0,
+                nesterov: false,
+            },
+            loss_weights: vec![weight],
+            epochs: 2,
+            ..settings(1)
+        };
+        fit(&mut model, &[data.images()], &settings, &mut Silent).unwrap();
+        weights(&model, 0)
+    };
+    assert_eq!(trained(0.5, 0.25), trained(1.0, 0.125));
+    assert_ne!(trained(0.5, 0.25), trained(1.0, 0.25));
+}
+
+/// At a learning rate of zero the losses of the steps tell which images they saw.
+#[test]
+fn every_epoch_has_an_order_of_its_own() {
+    let data = Data::new(200, 21);
+    let losses = |seed, shuffle_index| {
+        let mut counter = Counter::default();
+        let still = FitSettings {
+            optimizer: OptimizerSpec::Sgd {
+                learning_rate: 0.0,
+                momentum: 0.0,
+                nesterov: false,
+            },
+            epochs: 2,
+            seed,
+            shuffle_index,
+            ..settings(1)
+        };
+        fit(&mut model(1), &[data.images()], &still, &mut counter).unwrap();
+        counter.losses
+    };
+    let base = losses(0, 0);
+    let (first, second) = base.split_at(5);
+    assert_ne!(first[..4], second[..4]);
+    assert!((first[4] - second[4]).abs() < 1e-6, "the same images");
+    assert_eq!(losses(0, 0), base);
+    assert_ne!(losses(1, 0)[..4], base[..4]);
+    assert_ne!(losses(0, 1)[..4], base[..4]);
+}
+
+/// Two tasks of the same images and weights see them in the same order.
+#[test]
+fn tasks_share_one_order() {
+    let data = Data::new(200, 22);
+    let mut model = model(2);
+    for (parameter, values) in weights(&model, 0).iter().enumerate() {
+        model.edit_parameter(1, parameter, |twin| twin.copy_from_slice(values));
+    }
+    let both = [data.images(), data.images()];
+    fit(&mut model, &both, &settings(2), &mut Silent).unwrap();
+    assert_eq!(weights(&model, 0), weights(&model, 1));
 }
 
 #[test]
