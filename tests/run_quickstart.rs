@@ -181,7 +181,7 @@ fn wrong_usage_gets_a_sentence_and_exit_code_2() {
         (&["run", "quikstart"][..], "did you mean \"quickstart\"?"),
         (&["run", "quickstart", "--threads", "0"], "from 1 to 1024"),
         (&["run", "quickstart", "--epochs", "0"], "from 1 to 100000"),
-        (&["run", "quickstart", "--seed", "-1"], "--seed"),
+        (&["run", "quickstart", "--seed", "minus"], "--seed"),
         (&["bench", "gemm", "--batch", "0"], "1 to 65536"),
         (&["fly"], "fly"),
     ] {
