@@ -2,6 +2,7 @@
 //!
 //! Answers go to stdout, progress, warnings and timings to stderr. Exit codes: 0 success, 1 failure,
 //! 2 wrong usage, 130 interrupted.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
 pub mod data;
@@ -11,6 +12,7 @@ mod list;
 mod progress;
 pub mod report;
 mod run;
+mod story;
 
 pub use failure::Failure;
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::progress::Style;
+use super::story::tell;
 use crate::data::registry::{self, DATASETS, DatasetInfo};
 use crate::data::{
     self, Checked, DataError, DataHome, Dataset, FetchOptions, Located, SUBSET_DATASETS, Warning,
@@ -95,7 +96,7 @@ impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
         match error {
             DataError::Unknown { .. } => Self::usage(error.to_string()),
-            DataError::Interrupted => Self::interrupted(),
+            DataError::Interrupted => Self::interrupted(error.to_string()),
             _ => Self::error(error.to_string()),
         }
     }
@@ -139,7 +140,7 @@ pub(super) fn load_or_fetch<'a>(
 
 fn warn(warnings: &[Warning]) {
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        tell!("warning: {warning}");
     }
 }
 
@@ -184,7 +185,7 @@ fn list(home: &DataHome, as_json: bool, out: &mut impl Write) -> Result<(), Fail
         )?;
         return Ok(());
     }
-    eprintln!("data folder: {} ({})", home.path().display(), home.origin());
+    tell!("data folder: {} ({})", home.path().display(), home.origin());
     let width = DATASETS
         .iter()
         .map(|info| info.name.len())
@@ -381,6 +382,6 @@ fn subset(home: &DataHome, file: &Path) -> Result<(), Failure> {
         datasets.push(dataset);
     }
     data::write_subset(file, &datasets)?;
-    eprintln!("wrote {}", file.display());
+    tell!("wrote {}", file.display());
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! `taskweave run`.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use super::progress::{EpochProgress, Style};
+use super::story::tell;
 use super::{Failure, data as data_command, thread_count, with_threads};
 use crate::data::{self, Dataset, ImageSet};
 use crate::experiment::{
@@ -84,6 +85,8 @@ pub(super) fn run(args: &RunArgs, out: &mut (impl Write + Send)) -> Result<(), F
             quiet: args.quiet,
             report: String::new(),
             out,
+            keeps: folder.is_some(),
+            reader_gone: false,
             write_error: None,
         };
         let outcomes = experiment::run(&experiment, &settings, &data, &mut printer);
@@ -95,12 +98,12 @@ pub(super) fn run(args: &RunArgs, out: &mut (impl Write + Send)) -> Result<(), F
             folder.write(&experiment, &settings, &outcomes, &report)?;
         }
         for warning in outcomes.iter().flat_map(|outcome| &outcome.warnings) {
-            eprintln!("warning: {warning}");
+            tell!("warning: {warning}");
         }
         if !args.quiet {
-            eprintln!("\n{}", Answer::new(&outcomes));
+            tell!("\n{}", Answer::new(&outcomes));
             if let Some(folder) = &args.out {
-                eprintln!("Kept in {}.", folder.display());
+                tell!("Kept in {}.", folder.display());
             }
         }
         Ok(())
@@ -148,8 +151,8 @@ fn announce(experiment: &Experiment, settings: &RunSettings, data: &[TaskData<'_
         .iter()
         .map(|task| task.train.pixels().len() + task.test.pixels().len())
         .sum();
-    eprintln!("{}: {}", experiment.name, experiment.summary);
-    eprintln!(
+    tell!("{}: {}", experiment.name, experiment.summary);
+    tell!(
         "{} threads, {}, seed {}; {}",
         rayon::current_num_threads(),
         taskweave_kernels::dispatch::active().name(),
@@ -165,6 +168,9 @@ struct Printer<'a, W> {
     quiet: bool,
     report: String,
     out: &'a mut W,
+    /// Whether the run goes on where nobody reads its text.
+    keeps: bool,
+    reader_gone: bool,
     write_error: Option<std::io::Error>,
 }
 
@@ -174,8 +180,17 @@ impl<W: Write> Printer<'_, W> {
         let blank_lines = "\n".repeat(section.blank_lines_after);
         let section = format!("{title}\n{text}{blank_lines}");
         self.report.push_str(&section);
-        self.out.write_all(section.as_bytes())?;
-        self.out.flush()
+        if self.reader_gone {
+            return Ok(());
+        }
+        let written = self.out.write_all(section.as_bytes());
+        match written.and_then(|()| self.out.flush()) {
+            Err(error) if self.keeps && error.kind() == ErrorKind::BrokenPipe => {
+                self.reader_gone = true;
+                Ok(())
+            }
+            written => written,
+        }
     }
 }
 
@@ -184,13 +199,13 @@ impl<W: Write> RunObserver for Printer<'_, W> {
         self.progress
             .begin(tasks.iter().map(|&task| task.to_owned()).collect());
         if !self.quiet {
-            eprintln!("{title}");
+            tell!("{title}");
         }
     }
 
     fn choosing_owners(&mut self) {
         if !self.quiet {
-            eprintln!("  choosing which task owns which weight");
+            tell!("  choosing which task owns which weight");
         }
     }
 
@@ -210,7 +225,7 @@ impl<W: Write> RunObserver for Printer<'_, W> {
             } else {
                 "reached the limit"
             };
-            eprintln!(
+            tell!(
                 "  {why} after {} epochs and {:.1} s; restored the weights of epoch {}",
                 fit.history.len(),
                 fit.seconds,

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 use super::super::interrupt;
 use super::super::progress::Style;
+use super::super::story::tell;
 use crate::data::Progress;
 
 /// Between two plain lines within a file.
@@ -42,7 +43,7 @@ impl DownloadProgress {
 impl Progress for DownloadProgress {
     fn note(&mut self, line: &str) {
         if self.style != Style::Quiet {
-            eprintln!("{line}");
+            tell!("{line}");
         }
     }
 
@@ -60,7 +61,7 @@ impl Progress for DownloadProgress {
             0 => String::new(),
             done => format!(", of which {} are here already", megabytes(done)),
         };
-        eprintln!("downloading {url} ({}{from})", megabytes(total));
+        tell!("downloading {url} ({}{from})", megabytes(total));
         if self.style == Style::Bars {
             self.bar = Some(download_bar(file, done, total));
         }
@@ -74,7 +75,7 @@ impl Progress for DownloadProgress {
         if self.style == Style::Plain && self.last_line.elapsed() >= PLAIN_INTERVAL {
             self.last_line = Instant::now();
             let rate = (done - self.begun_at) as f64 / self.start.elapsed().as_secs_f64();
-            eprintln!(
+            tell!(
                 "  {}: {} of {}, {:.0} s left",
                 self.file,
                 megabytes(done),
@@ -88,9 +89,9 @@ impl Progress for DownloadProgress {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        let arrived = self.done > self.begun_at && self.done >= self.total;
+        let arrived = self.done > self.begun_at && self.done == self.total;
         if arrived && self.style != Style::Quiet {
-            eprintln!(
+            tell!(
                 "  {} in {:.1} s",
                 self.file,
                 self.start.elapsed().as_secs_f64()
@@ -105,7 +106,8 @@ impl Progress for DownloadProgress {
 }
 
 fn download_bar(file: &str, done: u64, total: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10))
+        .with_finish(ProgressFinish::AndClear);
     let template = "  {msg} [{bar:24}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
