@@ -2,7 +2,7 @@
 //!
 //! Answers go to stdout, progress, warnings and timings to stderr. Exit codes: 0 success, 1 failure,
 //! 2 wrong usage, 130 interrupted.
-
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 /// A line on stderr. Unlike `eprintln!` it does not panic when nobody reads stderr any more: then the
@@ -22,6 +22,7 @@ mod list;
 mod progress;
 pub mod report;
 mod run;
+mod story;
 
 pub use failure::Failure;
 

@@ -175,10 +175,10 @@ pub fn all() -> &'static [InstructionSet] {
     })
 }
 
-/// The set that [`ENV`] asks for, else the fastest of this machine. A program calls this once at
+/// The set that [`ENV`] asks for; where it is unset or empty, the fastest of this machine. A program calls this once at
 /// its start, to report a wrong request in its own way.
 pub fn from_env() -> Result<InstructionSet, DispatchError> {
-    match env::var_os(ENV) {
+    match env::var_os(ENV).filter(|name| !name.is_empty()) {
         Some(name) => InstructionSet::by_name(&name.to_string_lossy()),
         None => Ok(all()[all().len() - 1]),
     }

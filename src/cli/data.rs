@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::progress::Style;
+use super::story::tell;
 use crate::data::registry::{self, DATASETS, DatasetInfo};
 use crate::data::{
     self, Checked, DataError, DataHome, Dataset, FetchOptions, Located, SUBSET_DATASETS, Warning,
@@ -95,7 +96,7 @@ impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
         match error {
             DataError::Unknown { .. } => Self::usage(error.to_string()),
-            DataError::Interrupted => Self::interrupted(),
+            DataError::Interrupted => Self::interrupted(error.to_string()),
             _ => Self::error(error.to_string()),
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use super::report::ReportError;
+use super::story::tell;
 use crate::experiment::ExperimentError;
 use crate::train::TrainError;
 
@@ -32,9 +33,9 @@ impl Failure {
     }
 
     /// The person at the terminal asked to stop: exit code 130.
-    pub fn interrupted() -> Self {
+    pub fn interrupted(message: impl Into<String>) -> Self {
         Self {
-            message: Some("interrupted".to_owned()),
+            message: Some(message.into()),
             code: 130,
         }
     }
@@ -79,7 +80,7 @@ impl From<ExperimentError> for Failure {
             | ExperimentError::Train {
                 source: TrainError::Interrupted,
                 ..
-            } => Self::interrupted(),
+            } => Self::interrupted("interrupted"),
             ExperimentError::Unknown { .. } => Self::usage(error.to_string()),
             _ => Self::error(error.to_string()),
         }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::story::tell;
+
 const INTERRUPTED: i32 = 130;
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -17,6 +19,7 @@ pub(super) fn watch() {
         }
         thread::spawn(|| {
             thread::sleep(GRACE);
+            tell!("taskweave: interrupted");
             std::process::exit(INTERRUPTED);
         });
     });

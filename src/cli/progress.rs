@@ -1,12 +1,14 @@
 //! What the person at the terminal sees of a training run: a bar per epoch, or plain lines where
 //! stderr is not a terminal.
 
+use std::fmt::Write;
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle};
 
 use super::interrupt;
+use super::story::tell;
 use crate::train::{EpochRecord, Observer, StepReport, TaskRecord};
 
 /// Between two plain lines within an epoch.
@@ -122,11 +124,15 @@ fn epoch_bar(report: &StepReport<'_>) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(
         Some(report.images as u64),
         ProgressDrawTarget::stderr_with_hz(10),
-    );
-    let template =
-        "  epoch {prefix:>3} [{bar:24}] {pos}/{len} images, {per_sec}, {eta} left, {msg}";
+    )
+    .with_finish(ProgressFinish::AndClear);
+    let rate = |state: &ProgressState, out: &mut dyn Write| {
+        // A bar that cannot be drawn is no failure of the run.
+        let _ = write!(out, "{:.0} images/s", state.per_sec());
+    };
+    let template = "  epoch {prefix:>3} [{bar:24}] {pos}/{len} images, {rate}, {eta} left, {msg}";
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("=> "));
+        bar.set_style(style.with_key("rate", rate).progress_chars("=> "));
     }
     bar.set_prefix(report.epoch.to_string());
     bar

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::progress::{EpochProgress, Style};
+use super::story::tell;
 use super::{Failure, data as data_command, thread_count, with_threads};
 use crate::data::{self, Dataset, ImageSet};
 use crate::experiment::{

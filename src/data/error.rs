@@ -12,6 +12,8 @@ use super::{FailedSource, ImageSetError, Part};
 
 /// Bytes of one array, at most: far above every dataset of the registry, far below a machine's memory.
 pub(super) const LARGEST_ARRAY: u64 = 1 << 30;
+/// Bytes of an array of labels in an npz file, at most: eight million of the widest.
+pub(super) const LARGEST_LABELS: u64 = 1 << 26;
 
 /// What is wrong within a file.
 #[derive(Debug, thiserror::Error)]
@@ -62,12 +64,14 @@ pub enum FormatError {
         found: Option<u64>,
     },
     /// More than is ever read.
-    #[error("{what} asks for {bytes} bytes; at most {LARGEST_ARRAY} are read")]
+    #[error("{what} asks for {bytes} bytes; at most {most} are read")]
     TooLarge {
         /// What asks for them.
         what: String,
         /// How many.
         bytes: u128,
+        /// How many are read.
+        most: u64,
     },
     /// The zip archive around the arrays is not whole.
     #[error("it is not a whole npz file: {0}")]

@@ -138,10 +138,13 @@ fn fetch_files(
         if let Some(folder) = target.parent() {
             create_folder(folder)?;
         }
+        let part = part_path(&target);
+        check_free(&target)?;
+        check_free(&part)?;
         let job = Job {
             info,
             file,
-            part: part_path(&target),
+            part,
             target,
             options,
         };
@@ -263,6 +266,17 @@ impl Job<'_> {
 
     fn put_in_place(&self) -> Result<(), DataError> {
         fs::rename(&self.part, &self.target).map_err(|error| not_writable(&self.target, error))
+    }
+}
+
+/// Fails where a folder or a pipe stands in the place of a file.
+fn check_free(path: &Path) -> Result<(), DataError> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(not_writable(
+            path,
+            io::Error::other("something that is no file has this name"),
+        )),
+        _ => Ok(()),
     }
 }
 

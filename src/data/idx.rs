@@ -190,6 +190,7 @@ fn check_length(dims: &[usize], found: Option<u64>) -> Result<u64, FormatError> 
         return Err(FormatError::TooLarge {
             what: format!("its IDX header ({dims:?})"),
             bytes: expected,
+            most: LARGEST_ARRAY,
         });
     }
     let expected = expected as u64;

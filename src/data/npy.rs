@@ -30,6 +30,8 @@ use crate::files::write_whole;
 const INTEGERS: &str = "integers (int8 to int64, uint8 to uint64)";
 /// Bytes that stand before the values in a file, at most: NumPy itself writes well under 1 KiB.
 const LONGEST_HEADER: usize = 1 << 16;
+/// Values of a file, at most: as 64-bit integers they take 1 GiB.
+const MOST_VALUES: u64 = 1 << 27;
 
 /// Why an npy array cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,12 @@ pub enum NpyError {
     /// Several dimensions stored column by column.
     #[error("it is stored in Fortran order with shape {0:?}; save numpy.ascontiguousarray(x)")]
     FortranOrder(Vec<usize>),
+    /// More values than are ever read from a file.
+    #[error("the npy header says {shape:?} values; at most {MOST_VALUES} are read")]
+    TooMany {
+        /// Shape that the header gives.
+        shape: Vec<usize>,
+    },
     /// A shape other than the one asked for.
     #[error("its shape is {0:?}; a vector [n], or [n, 1], is needed")]
     NotVector(Vec<usize>),
@@ -295,6 +303,7 @@ fn read_file(path: &Path) -> Result<Array<'static>, NpyError> {
     if metadata.is_file() {
         header.check_length(metadata.len().saturating_sub(header.offset))?;
     }
+    header.check_values(MOST_VALUES)?;
     let mut payload = Vec::new();
     reader
         .take(header.payload_bytes + 1)

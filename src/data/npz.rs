@@ -7,10 +7,14 @@ use std::path::Path;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::error::LARGEST_ARRAY;
+use super::error::{LARGEST_ARRAY, LARGEST_LABELS};
 use super::idx::ByteArray;
 use super::npy::{self, NpyError};
 use super::{FormatError, ImageSetError};
+
+/// Names of an archive that a message shows, and characters of each.
+const MOST_NAMES: usize = 10;
+const LONGEST_NAME: usize = 40;
 
 /// An open archive.
 #[derive(Debug)]
@@ -44,7 +48,7 @@ impl<R: Read + Seek> Npz<R> {
     /// # Errors
     /// When there is no such array, or it is not whole.
     pub fn images(&mut self, array: &str) -> Result<ByteArray, FormatError> {
-        let mut bytes = self.entry(array)?;
+        let mut bytes = self.entry(array, LARGEST_ARRAY)?;
         let parsed = npy::parse(&bytes).map_err(|source| in_array(array, source))?;
         let values = parsed.u8().map_err(|source| in_array(array, source))?.len();
         let dims = parsed.shape().to_vec();
@@ -64,7 +68,7 @@ impl<R: Read + Seek> Npz<R> {
     /// # Errors
     /// When there is no such array, it is not whole, or a label is out of range.
     pub fn labels(&mut self, array: &str, classes: usize) -> Result<ByteArray, FormatError> {
-        let bytes = self.entry(array)?;
+        let bytes = self.entry(array, LARGEST_LABELS)?;
         let parsed = npy::parse(&bytes).map_err(|source| in_array(array, source))?;
         if parsed.shape().len() != 1 {
             return Err(FormatError::Shape {
@@ -97,8 +101,8 @@ impl<R: Read + Seek> Npz<R> {
         Ok(ByteArray::new(vec![labels.len()], labels.into()))
     }
 
-    /// The npy file of one array, no larger than the archive says and no larger than is ever read.
-    fn entry(&mut self, array: &str) -> Result<Vec<u8>, FormatError> {
+    /// The npy file of one array, no larger than the archive says and no larger than `most`.
+    fn entry(&mut self, array: &str, most: u64) -> Result<Vec<u8>, FormatError> {
         let name = format!("{array}.npy");
         let found = self.names();
         let entry = match self.archive.by_name(&name) {
@@ -112,10 +116,11 @@ impl<R: Read + Seek> Npz<R> {
             Err(error) => return Err(error.into()),
         };
         let size = entry.size();
-        if size > LARGEST_ARRAY {
+        if size > most {
             return Err(FormatError::TooLarge {
                 what: format!("its array {array}"),
                 bytes: u128::from(size),
+                most,
             });
         }
         // The vector grows with what is really there, and one byte too many ends the reading.
@@ -135,13 +140,20 @@ impl<R: Read + Seek> Npz<R> {
         Ok(bytes)
     }
 
+    /// What the archive holds, as far as it fits a sentence.
     fn names(&self) -> String {
-        let names = self
-            .archive
-            .file_names()
-            .flatten()
-            .map(|name| name.strip_suffix(".npy").unwrap_or(&name).to_owned());
-        names.collect::<Vec<_>>().join(", ")
+        let names = self.archive.file_names().flatten().take(MOST_NAMES);
+        let mut names: Vec<String> = names
+            .map(|name| {
+                let name = name.strip_suffix(".npy").unwrap_or(&name);
+                let shown: String = name.chars().take(LONGEST_NAME).collect();
+                shown.escape_debug().to_string()
+            })
+            .collect();
+        if self.archive.len() > MOST_NAMES {
+            names.push(format!("and {} more", self.archive.len() - MOST_NAMES));
+        }
+        names.join(", ")
     }
 }
 

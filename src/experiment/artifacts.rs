@@ -9,10 +9,9 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 use serde_json::json;
 use taskweave_kernels::dispatch;
-use tempfile::NamedTempFile;
 
 use super::{Answer, Experiment, ExperimentError, ModelOutcome, RunSettings};
-use crate::files::write_whole;
+use crate::files::{temporary_in, write_whole};
 use crate::train::Model;
 
 /// Version of the layout of the model files and of `metrics.json`.
@@ -35,7 +34,7 @@ impl OutputFolder {
             path: path.to_owned(),
         };
         std::fs::create_dir_all(path)
-            .and_then(|()| NamedTempFile::new_in(path).map(drop))
+            .and_then(|()| temporary_in(path).map(drop))
             .map_err(|source| folder.error(path, source))?;
         Ok(folder)
     }

@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 
 use crate::server::{Reply, Server};
 
-/// Runs the program with this data folder.
-fn taskweave(home: &Path, mirror: Option<&str>, args: &[&str]) -> Output {
+/// The program with this data folder.
+fn command(home: &Path, mirror: Option<&str>, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taskweave"));
     for name in [
         "ALL_PROXY",
@@ -26,12 +26,12 @@ fn taskweave(home: &Path, mirror: Option<&str>, args: &[&str]) -> Output {
     if let Some(mirror) = mirror {
         command.env("TASKWEAVE_MIRROR", mirror);
     }
+    command.env("TASKWEAVE_HOME", home).arg("data").args(args);
     command
-        .env("TASKWEAVE_HOME", home)
-        .arg("data")
-        .args(args)
-        .output()
-        .unwrap()
+}
+
+fn taskweave(home: &Path, mirror: Option<&str>, args: &[&str]) -> Output {
+    command(home, mirror, args).output().unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -151,6 +151,51 @@ fn when_nothing_works_every_source_is_named_and_the_place_for_the_file() {
         .map(|e| e.unwrap().file_name())
         .collect();
     assert_eq!(left, [".mnist.lock"]);
+}
+
+/// A download in the background, of which 1,000 bytes have arrived; the rest never will.
+#[cfg(unix)]
+fn stalled_download(home: &Path, server: &Server) -> std::process::Child {
+    let program = command(home, Some(&server.url()), &["fetch", "mnist"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let part = home.join("mnist.npz.part");
+    let begin = std::time::Instant::now();
+    while fs::metadata(&part).map_or(0, |metadata| metadata.len()) < 1_000 {
+        assert!(begin.elapsed().as_secs() < 30, "nothing arrives");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    program
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_download_keeps_what_has_arrived() {
+    let folder = tempfile::tempdir().unwrap();
+    let mnist = vec![7; 11_490_434];
+    let server = Server::new(move |_| Reply::Stall(mnist.clone(), 1_000));
+    let program = stalled_download(folder.path(), &server);
+    let id = program.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let begin = std::time::Instant::now();
+    let output = program.wait_with_output().unwrap();
+    assert!(begin.elapsed().as_secs() < 20);
+    assert_eq!(output.status.code(), Some(130));
+    assert!(
+        stderr(&output).ends_with("taskweave: interrupted\n"),
+        "{}",
+        stderr(&output)
+    );
+    let part = fs::metadata(folder.path().join("mnist.npz.part")).unwrap();
+    assert_eq!(part.len(), 1_000);
+    assert!(!folder.path().join("mnist.npz").exists());
 }
 
 #[test]

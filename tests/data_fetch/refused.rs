@@ -190,6 +190,27 @@ fn the_mirror_is_tried_first() {
 }
 
 #[test]
+fn a_folder_in_the_place_of_the_file_is_named_before_any_download() {
+    for name in [NAME.to_owned(), format!("{NAME}.part")] {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = folder.path().join(&name);
+        std::fs::create_dir(&taken).unwrap();
+        let server = Server::new(|_| Reply::Bytes(photos()));
+        let home = DataHome::at(folder.path());
+        let error = data::fetch(dataset(&[&server]), &home, &options(), &mut Silent).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot write {}: something that is no file has this name; name a folder that can \
+                 be written to with --data-dir or TASKWEAVE_HOME",
+                taken.display()
+            )
+        );
+        assert_eq!(server.requests(), []);
+    }
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_to_is_named() {
     // Also for those who may write everywhere: below a file there can be no folder.
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 use super::super::interrupt;
 use super::super::progress::Style;
+use super::super::story::tell;
 use crate::data::Progress;
 
 /// Between two plain lines within a file.
@@ -88,7 +89,7 @@ impl Progress for DownloadProgress {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        let arrived = self.done > self.begun_at && self.done >= self.total;
+        let arrived = self.done > self.begun_at && self.done == self.total;
         if arrived && self.style != Style::Quiet {
             tell!(
                 "  {} in {:.1} s",
@@ -105,7 +106,8 @@ impl Progress for DownloadProgress {
 }
 
 fn download_bar(file: &str, done: u64, total: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10))
+        .with_finish(ProgressFinish::AndClear);
     let template = "  {msg} [{bar:24}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));

@@ -10,6 +10,8 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 const ALIGNMENT: usize = 64;
 /// NumPy's own limit.
 const MOST_DIMENSIONS: usize = 64;
+/// Characters of a damaged header that a message shows.
+const LONGEST_QUOTE: usize = 200;
 
 pub(super) struct Header {
     dtype: Dtype,
@@ -59,7 +61,8 @@ impl Header {
 
     fn from_text(text: &str, offset: u64) -> Result<Self, NpyError> {
         let fields = Fields::parse(text).map_err(|expected| {
-            NpyError::Header(format!("{:?} is not {expected}", text.trim_end()))
+            let shown: String = text.trim_end().chars().take(LONGEST_QUOTE).collect();
+            NpyError::Header(format!("{shown:?} is not {expected}"))
         })?;
         let (dtype, big_endian) =
             Dtype::from_descr(&fields.descr).ok_or_else(|| NpyError::Type {
@@ -83,6 +86,16 @@ impl Header {
             shape,
             payload_bytes,
             offset,
+        })
+    }
+
+    /// Refuses more values than `most`.
+    pub(super) fn check_values(&self, most: u64) -> Result<(), NpyError> {
+        if self.payload_bytes / self.dtype.size() as u64 <= most {
+            return Ok(());
+        }
+        Err(NpyError::TooMany {
+            shape: self.shape.clone(),
         })
     }
 

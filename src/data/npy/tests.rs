@@ -208,6 +208,32 @@ fn refuses_damaged_files() {
 }
 
 #[test]
+fn no_more_values_are_read_than_memory_is_meant_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.npy");
+    let header = file(1, &dictionary("|u1", "(134217729,)"), &[]);
+    std::fs::write(&path, &header).unwrap();
+    // As long as the header says, without taking room on the disk.
+    let large = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    large.set_len(header.len() as u64 + 134_217_729).unwrap();
+    let sentence = read_integers(&path).unwrap_err().to_string();
+    assert!(
+        sentence.ends_with("says [134217729] values; at most 134217728 are read"),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn a_long_damaged_header_is_not_shown_whole() {
+    let sentence = sentence(&file(1, &"{".repeat(60_000), &[]));
+    assert!(
+        sentence.ends_with("{\" is not a dictionary with text as keys"),
+        "{sentence}"
+    );
+    assert!(sentence.len() < 400, "{}", sentence.len());
+}
+
+#[test]
 fn reads_and_saves_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("labels.npy");

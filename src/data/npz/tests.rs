@@ -140,6 +140,34 @@ fn an_archive_that_lies_about_a_size_is_not_believed() {
     }
 }
 
+#[test]
+fn labels_that_unpack_to_too_much_are_left_alone() {
+    let zeros = vec![0; (1 << 26) + 1];
+    let small = archive(&[("y", &zeros)]);
+    assert!(small.len() < 1 << 20);
+    assert_eq!(
+        labels(&small).expect_err("must not be taken").to_string(),
+        "its array y asks for 67108865 bytes; at most 67108864 are read"
+    );
+}
+
+#[test]
+fn other_arrays_are_named_briefly_and_without_control_characters() {
+    let names: Vec<String> = (0..1_000)
+        .map(|i| format!("\u{1b}[31m{i}{}", "a".repeat(50)))
+        .collect();
+    let arrays: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &[][..])).collect();
+    let error = images(&archive(&arrays))
+        .expect_err("must not be taken")
+        .to_string();
+    assert!(
+        error.starts_with("it has no array x; it has \\u{1b}[31m0aaa"),
+        "{error}"
+    );
+    assert!(error.ends_with(", and 990 more"), "{error}");
+    assert!(error.len() < 1_000 && !error.contains('\u{1b}'), "{error}");
+}
+
 proptest! {
     #[test]
     fn damage_anywhere_never_panics(
