@@ -3,16 +3,6 @@
 //! Answers go to stdout, progress, warnings and timings to stderr. Exit codes: 0 success, 1 failure,
 //! 2 wrong usage, 130 interrupted.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
-#![deny(clippy::print_stdout, clippy::print_stderr)]
-
-/// A line on stderr. Unlike `eprintln!` it does not panic when nobody reads stderr any more: then the
-/// story goes untold.
-macro_rules! tell {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
-    }};
-}
 
 mod bench;
 pub mod data;
