@@ -31,7 +31,7 @@ pub enum Purpose {
 /// use taskweave::random::{Purpose, Stream};
 /// let mut order: Vec<u32> = (0..5).collect();
 /// Stream::new(0, Purpose::Shuffle, 1, 0).shuffle(&mut order);
-/// assert_eq!(order, [1, 4, 2, 0, 3]);
+/// assert_eq!(order, [0, 1, 4, 2, 3]);
 /// ```
 pub struct Stream {
     generator: ChaCha8Rng,
