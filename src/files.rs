@@ -1,4 +1,5 @@
-//! Files that appear whole or not at all: written beside their place, then renamed into it.
+//! Files that appear whole or not at all: written beside their place, then renamed into it. And how
+//! sizes of files and of memory are written for people.
 
 use std::fs::File;
 use std::io;
@@ -31,6 +32,16 @@ pub fn write_whole<E: From<io::Error>>(
 /// nobody anything.
 pub(crate) fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().make_in(folder, |path| File::create_new(path))
+}
+
+/// A number of bytes in the decimal unit that suits it: "23.2 MB".
+pub fn size_text(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
 }
 
 #[cfg(test)]
@@ -72,5 +83,19 @@ mod tests {
         std::fs::write(&plain, b"").unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&whole), mode(&plain));
+    }
+
+    #[test]
+    fn sizes_take_the_unit_that_suits() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (999, "999 bytes"),
+            (5_148, "5.1 kB"),
+            (11_490_434, "11.5 MB"),
+            (170_052_171, "170.1 MB"),
+            (1_830_000_000, "1.8 GB"),
+        ] {
+            assert_eq!(size_text(bytes), text);
+        }
     }
 }

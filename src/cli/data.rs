@@ -15,7 +15,8 @@ use crate::data::registry::{self, DATASETS, DatasetInfo};
 use crate::data::{
     self, Checked, DataError, DataHome, Dataset, FetchOptions, Located, SUBSET_DATASETS, Warning,
 };
-use progress::{DownloadProgress, megabytes};
+use crate::files::size_text;
+use progress::DownloadProgress;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -195,7 +196,7 @@ fn list(home: &DataHome, as_json: bool, out: &mut impl Write) -> Result<(), Fail
         let [height, image_width, channels] = info.image;
         let place = match &located {
             Some(located) => place_in(home, located),
-            None => format!("not here, {} to download", megabytes(info.download_bytes())),
+            None => format!("not here, {} to download", size_text(info.download_bytes())),
         };
         writeln!(
             out,

@@ -139,7 +139,12 @@ fn epoch_bar(report: &StepReport<'_>) -> ProgressBar {
 }
 
 fn epoch_line(record: &EpochRecord, names: &[String]) -> String {
-    let mut line = format!("  epoch {:>3}: {:.1} s", record.epoch, record.seconds);
+    let mut line = format!(
+        "  epoch {:>3}: {:.1} s, {:.0} images/s",
+        record.epoch,
+        record.seconds,
+        record.images as f64 / record.seconds
+    );
     for (name, task) in names.iter().zip(&record.tasks) {
         if let Some(TaskRecord {
             loss,
@@ -173,11 +178,12 @@ mod tests {
             epoch: 3,
             tasks: vec![Some(task), None],
             val_loss: 0.25,
+            images: 3_000,
             seconds: 2.0,
         };
         assert_eq!(
             epoch_line(&record, &["Digit".to_owned(), "Fashion".to_owned()]),
-            "  epoch   3: 2.0 s; Digit: loss 0.5000, accuracy 0.8000, validation 0.2500, 0.9000"
+            "  epoch   3: 2.0 s, 1500 images/s; Digit: loss 0.5000, accuracy 0.8000, validation 0.2500, 0.9000"
         );
     }
 }

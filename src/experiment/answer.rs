@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{ModelKind, ModelOutcome};
+use crate::files::size_text;
 
 /// Bytes of an f32.
 const BYTES_PER_PARAMETER: usize = 4;
@@ -23,16 +24,17 @@ struct Row {
     accuracy: f64,
     parameters: usize,
     bytes: usize,
+    /// `None` where tasks train together and only their sum was measured.
     #[serde(skip)]
-    seconds: f64,
+    seconds: Option<f64>,
 }
 
 impl Answer {
-    /// The answer that these outcomes give. The tasks of a multitask model train together: each has
-    /// an equal share of the training time.
+    /// The answer that these outcomes give.
     pub fn new(outcomes: &[ModelOutcome]) -> Self {
         let mut rows = Vec::new();
         for outcome in outcomes {
+            let alone = outcome.tasks.len() == 1;
             for task in &outcome.tasks {
                 rows.push(Row {
                     task: task.name.clone(),
@@ -40,7 +42,7 @@ impl Answer {
                     accuracy: task.accuracy,
                     parameters: task.parameters_owned,
                     bytes: task.parameters_owned * BYTES_PER_PARAMETER,
-                    seconds: outcome.fit.seconds / outcome.tasks.len() as f64,
+                    seconds: alone.then_some(outcome.fit.seconds),
                 });
             }
         }
@@ -56,14 +58,15 @@ impl Answer {
         });
         let totals = [ModelKind::Dedicated, ModelKind::Multitask]
             .into_iter()
-            .filter_map(|model| total(&rows, model))
+            .filter_map(|model| total(outcomes, &rows, model))
             .collect();
         Self { rows, totals }
     }
 }
 
 /// Mean accuracy and sums over all tasks of a kind of model.
-fn total(rows: &[Row], model: ModelKind) -> Option<Row> {
+fn total(outcomes: &[ModelOutcome], rows: &[Row], model: ModelKind) -> Option<Row> {
+    let trained = outcomes.iter().filter(|outcome| outcome.kind == model);
     let of_kind: Vec<&Row> = rows.iter().filter(|row| row.model == model).collect();
     let count = of_kind.len();
     (count > 0).then(|| Row {
@@ -72,7 +75,7 @@ fn total(rows: &[Row], model: ModelKind) -> Option<Row> {
         accuracy: of_kind.iter().map(|row| row.accuracy).sum::<f64>() / count as f64,
         parameters: of_kind.iter().map(|row| row.parameters).sum(),
         bytes: of_kind.iter().map(|row| row.bytes).sum(),
-        seconds: of_kind.iter().map(|row| row.seconds).sum(),
+        seconds: Some(trained.map(|outcome| outcome.fit.seconds).sum()),
     })
 }
 
@@ -85,15 +88,18 @@ impl fmt::Display for Answer {
             "task", "model", heads[0], heads[1], heads[2], heads[3]
         )?;
         for row in self.rows.iter().chain(&self.totals) {
+            let training = match row.seconds {
+                Some(seconds) => format!("{seconds:.1} s"),
+                None => "together".to_owned(),
+            };
             writeln!(
                 f,
-                "{:<18}{:<11}{:>9.4}{:>13}{:>12}{:>9.1} s",
+                "{:<18}{:<11}{:>9.4}{:>13}{:>12}{training:>11}",
                 row.task,
                 row.model.title().to_lowercase(),
                 row.accuracy,
                 grouped(row.parameters),
-                bytes(row.bytes),
-                row.seconds
+                size_text(row.bytes as u64),
             )?;
         }
         if let [dedicated, multitask] = &self.totals[..] {
@@ -121,16 +127,6 @@ fn grouped(number: usize) -> String {
     groups.join(",")
 }
 
-/// A number of bytes in the unit that suits it.
-pub(super) fn bytes(bytes: usize) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,13 +140,6 @@ mod tests {
             (5_800_010, "5,800,010"),
         ] {
             assert_eq!(grouped(number), text);
-        }
-    }
-
-    #[test]
-    fn bytes_take_the_unit_that_suits() {
-        for (number, text) in [(40, "40 B"), (4_000, "4.0 kB"), (23_200_040, "23.2 MB")] {
-            assert_eq!(bytes(number), text);
         }
     }
 }

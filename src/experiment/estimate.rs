@@ -5,6 +5,7 @@ use std::fmt;
 use taskweave_kernels::{dispatch, peak};
 
 use super::{Experiment, ModelKind, RunSettings};
+use crate::files::size_text;
 
 /// Share of the FMA peak that a whole training run reaches, about.
 const TRAINING_EFFICIENCY: f64 = 0.6;
@@ -74,7 +75,7 @@ impl fmt::Display for Estimate {
             duration(self.seconds_per_epoch * self.usual_epochs as f64),
             self.usual_epochs,
             self.most_epochs,
-            super::answer::bytes(self.memory)
+            size_text(self.memory as u64)
         )
     }
 }

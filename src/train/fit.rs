@@ -292,6 +292,9 @@ fn record(
         epoch,
         val_loss: weighted(&active, settings, |task| validated[task].mean_loss()),
         tasks,
+        images: active
+            .first()
+            .map_or(0, |&task| trained[task].images + validated[task].images),
         seconds: start.elapsed().as_secs_f64(),
     }
 }

@@ -1,5 +1,6 @@
 //! Signs that a net has not learned: they are called out, never passed over.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -62,10 +63,12 @@ fn join<T: ToString>(items: &[T]) -> String {
 impl Warning {
     /// What predictions on a test set say of a net.
     pub fn of_predictions(model: &str, labels: &[u8], predictions: &[u32]) -> Option<Self> {
-        let classes = labels.iter().map(|&label| u32::from(label));
-        let never: std::collections::BTreeSet<u32> = classes
-            .filter(|class| !predictions.contains(class))
-            .collect();
+        let classes: BTreeSet<u32> = labels.iter().map(|&label| u32::from(label)).collect();
+        if classes.len() < 2 {
+            return None;
+        }
+        let answered: BTreeSet<u32> = predictions.iter().copied().collect();
+        let never: Vec<u32> = classes.difference(&answered).copied().collect();
         match predictions {
             [first, others @ ..] if !others.is_empty() && others.iter().all(|p| p == first) => {
                 Some(Self::ConstantPredictor {
@@ -76,7 +79,7 @@ impl Warning {
             _ if never.is_empty() => None,
             _ => Some(Self::ClassesNeverPredicted {
                 model: model.to_owned(),
-                classes: never.into_iter().collect(),
+                classes: never,
             }),
         }
     }
@@ -124,6 +127,7 @@ mod tests {
     fn predictions_that_say_nothing_are_called_out() {
         let of = |predictions: &[u32]| Warning::of_predictions("Digit", &[0, 1, 2], predictions);
         assert_eq!(of(&[0, 1, 2]), None);
+        assert_eq!(Warning::of_predictions("Digit", &[1, 1], &[1, 1]), None);
         assert!(matches!(
             of(&[1, 1, 1]),
             Some(Warning::ConstantPredictor { class: 1, .. })

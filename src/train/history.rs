@@ -24,6 +24,9 @@ pub struct EpochRecord {
     pub tasks: Vec<Option<TaskRecord>>,
     /// The monitored loss: the weighted sum of the tasks' validation losses.
     pub val_loss: f64,
+    /// Images of every task that went through the net, for training and validation.
+    #[serde(skip)]
+    pub images: usize,
     /// Wall time of the epoch in seconds.
     #[serde(skip)]
     pub seconds: f64,

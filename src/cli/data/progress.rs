@@ -9,6 +9,7 @@ use super::super::interrupt;
 use super::super::progress::Style;
 use super::super::story::tell;
 use crate::data::Progress;
+use crate::files::size_text;
 
 /// Between two plain lines within a file.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
@@ -59,9 +60,9 @@ impl Progress for DownloadProgress {
         }
         let from = match done {
             0 => String::new(),
-            done => format!(", of which {} are here already", megabytes(done)),
+            done => format!(", of which {} are here already", size_text(done)),
         };
-        tell!("downloading {url} ({}{from})", megabytes(total));
+        tell!("downloading {url} ({}{from})", size_text(total));
         if self.style == Style::Bars {
             self.bar = Some(download_bar(file, done, total));
         }
@@ -78,8 +79,8 @@ impl Progress for DownloadProgress {
             tell!(
                 "  {}: {} of {}, {:.0} s left",
                 self.file,
-                megabytes(done),
-                megabytes(self.total),
+                size_text(done),
+                size_text(self.total),
                 self.total.saturating_sub(done) as f64 / rate
             );
         }
@@ -116,27 +117,4 @@ fn download_bar(file: &str, done: u64, total: u64) -> ProgressBar {
     bar.set_position(done);
     bar.reset_eta();
     bar
-}
-
-/// A size as people read it.
-pub(super) fn megabytes(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} bytes"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        _ => format!("{:.1} MB", bytes as f64 / 1e6),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_read_well() {
-        assert_eq!(megabytes(0), "0 bytes");
-        assert_eq!(megabytes(999), "999 bytes");
-        assert_eq!(megabytes(5_148), "5.1 kB");
-        assert_eq!(megabytes(11_490_434), "11.5 MB");
-        assert_eq!(megabytes(170_052_171), "170.1 MB");
-    }
 }
