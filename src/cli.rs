@@ -91,7 +91,7 @@ fn with_threads<T: Send>(
 /// A number of threads from the command line.
 fn thread_count(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(threads @ 1..=1_024) => Ok(threads),
-        _ => Err("a number of threads from 1 to 1024 is wanted".to_owned()),
+        Ok(threads @ 1..=256) => Ok(threads),
+        _ => Err("a number of threads from 1 to 256 is wanted".to_owned()),
     }
 }

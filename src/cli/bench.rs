@@ -69,8 +69,8 @@ enum Net {
 
 fn batch_size(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(batch @ 1..=65_536) => Ok(batch),
-        _ => Err("a batch of 1 to 65536 images is wanted".to_owned()),
+        Ok(batch @ 1..=8_192) => Ok(batch),
+        _ => Err("a batch of 1 to 8192 images is wanted".to_owned()),
     }
 }
 
