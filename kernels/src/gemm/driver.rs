@@ -45,6 +45,8 @@ pub(crate) enum Broadcast<'a> {
     Matrix(Source<'a>),
     /// One packed over its whole depth, in panels as high as the tile.
     Packed(&'a [f32]),
+    /// A matrix with each row in one piece, read where it lies.
+    Rows(Source<'a>),
     /// Activations in lanes, a row for each feature, a step of the sum for each image.
     Lanes(&'a [f32]),
 }
@@ -152,7 +154,7 @@ pub(crate) unsafe fn multiply(set: InstructionSet, product: &Product<'_>, c: &mu
         let a = match product.a {
             Broadcast::Matrix(_) => task_panels.min(panels) * tile_rows,
             Broadcast::Packed(_) => 0,
-            Broadcast::Lanes(_) => tile_rows,
+            Broadcast::Rows(_) | Broadcast::Lanes(_) => tile_rows,
         };
         let b = match product.b {
             Vectors::Matrix(_) => task_strips * tile_vectors * LANES,
@@ -195,7 +197,7 @@ impl Product<'_> {
             ..
         } = self;
         match self.a {
-            Broadcast::Matrix(source) => source.check(rows, depth),
+            Broadcast::Matrix(source) | Broadcast::Rows(source) => source.check(rows, depth),
             Broadcast::Packed(values) => {
                 assert_eq!(values.len(), packed_len(rows, depth, tile_rows));
             }
@@ -235,10 +237,11 @@ struct Task<'a> {
 struct Operands {
     a: *const f32,
     a_panel: usize,
+    a_row: usize,
     a_outer: usize,
     a_inner: usize,
-    /// The last panel where it lies elsewhere: its start and `a_outer`.
-    a_last: Option<(*const f32, usize)>,
+    /// The last panel where it lies elsewhere: its start, `a_row` and `a_outer`.
+    a_last: Option<(*const f32, usize, usize)>,
     b: *const f32,
     b_strip: usize,
     b_vector: usize,
@@ -277,10 +280,16 @@ impl TileKernel for Task<'_> {
                     _ => (index % panels, index / panels),
                 };
                 let place = (self.panels.start + panel, self.strips.start + strip);
-                if matches!(self.product.a, Broadcast::Lanes(_)) {
-                    self.tile::<I, ROWS, VECTORS, LANES>(isa, &operands, place, finish);
-                } else {
-                    self.tile::<I, ROWS, VECTORS, 1>(isa, &operands, place, finish);
+                match self.product.a {
+                    Broadcast::Lanes(_) => {
+                        self.tile::<I, ROWS, VECTORS, LANES>(isa, &operands, place, finish);
+                    }
+                    Broadcast::Rows(_) => {
+                        self.tile::<I, ROWS, VECTORS, 0>(isa, &operands, place, finish);
+                    }
+                    Broadcast::Matrix(_) | Broadcast::Packed(_) => {
+                        self.tile::<I, ROWS, VECTORS, 1>(isa, &operands, place, finish);
+                    }
                 }
             }
         }
@@ -310,30 +319,47 @@ impl Task<'_> {
         let for_a = match a {
             Broadcast::Matrix(_) => self.panels.len() * ROWS * count,
             Broadcast::Packed(_) => 0,
-            Broadcast::Lanes(_) => ROWS * count,
+            Broadcast::Rows(_) | Broadcast::Lanes(_) => ROWS * count,
         };
         let (for_a, for_b) = self.scratch.split_at_mut(for_a);
 
         let first_row = self.panels.start * ROWS;
-        let (a, a_panel, a_outer, a_inner, a_last, group) = match a {
+        let (a, a_panel, a_row, a_outer, a_inner, a_last, group) = match a {
             Broadcast::Matrix(source) => {
                 // SAFETY: `multiply` held the source to `rows` rows of `depth` steps.
                 unsafe { pack_block(isa, &source, first_row, steps, ROWS, for_a) };
-                (for_a.as_ptr(), ROWS * count, 0, ROWS, None, count)
+                (for_a.as_ptr(), ROWS * count, 1, 0, ROWS, None, count)
             }
             Broadcast::Packed(values) => {
                 let first = first_row * depth + start * ROWS;
                 let first = values.as_ptr().wrapping_add(first);
-                (first, ROWS * depth, 0, ROWS, None, count)
+                (first, ROWS * depth, 1, 0, ROWS, None, count)
+            }
+            Broadcast::Rows(source) => {
+                let stride = source.across_stride;
+                let first = |row: usize| row * stride + start;
+                let last = last_is_partial.then(|| {
+                    for (row, panel) in for_a.chunks_exact_mut(count.max(1)).enumerate() {
+                        let row = whole_panels * ROWS + row;
+                        if row < rows {
+                            panel.copy_from_slice(&source.values[first(row)..][..count]);
+                        } else {
+                            panel.fill(0.0);
+                        }
+                    }
+                    (for_a.as_ptr(), count, 0)
+                });
+                let values = source.values.as_ptr().wrapping_add(first(first_row));
+                (values, ROWS * stride, stride, 0, 1, last, count)
             }
             Broadcast::Lanes(values) => {
                 let from = &values[(start * rows).min(values.len())..];
                 let last = last_is_partial.then(|| {
                     copy_last_rows(from, rows, whole_panels * ROWS, ROWS, for_a);
-                    (for_a.as_ptr(), ROWS * LANES)
+                    (for_a.as_ptr(), LANES, ROWS * LANES)
                 });
                 let first = from.as_ptr().wrapping_add(first_row * LANES);
-                (first, ROWS * LANES, rows * LANES, 1, last, LANES)
+                (first, ROWS * LANES, LANES, rows * LANES, 1, last, LANES)
             }
         };
 
@@ -369,6 +395,7 @@ impl Task<'_> {
         Operands {
             a,
             a_panel,
+            a_row,
             a_outer,
             a_inner,
             a_last,
@@ -416,10 +443,11 @@ impl Task<'_> {
         let (first_row, first_vector) = (panel * ROWS, strip * VECTORS);
         let (local_panel, local_strip) = (panel - self.panels.start, strip - self.strips.start);
         let tile_vectors = VECTORS.min(vectors - first_vector);
-        let (a, a_outer) = match operands.a_last {
+        let (a, a_row, a_outer) = match operands.a_last {
             Some(last) if first_row + ROWS > rows => last,
             _ => (
                 operands.a.wrapping_add(local_panel * operands.a_panel),
+                operands.a_row,
                 operands.a_outer,
             ),
         };
@@ -428,6 +456,7 @@ impl Task<'_> {
         }
         let tile = Tile {
             a,
+            a_row,
             a_outer,
             a_inner: operands.a_inner,
             b: operands.b.wrapping_add(local_strip * operands.b_strip),

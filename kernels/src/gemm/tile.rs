@@ -20,10 +20,11 @@ pub trait TileKernel {
 /// Where the operands and the result of one tile lie; all strides in floats.
 ///
 /// Step `s = outer · inner + i` of the sum reads the values
-/// `a[r · A_ROW + outer · a_outer + i · a_inner]` and the vectors at `b[v · b_vector + s · b_step]`.
+/// `a[r · a_row + outer · a_outer + i · a_inner]` and the vectors at `b[v · b_vector + s · b_step]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
     pub(crate) a: *const f32,
+    pub(crate) a_row: usize,
     pub(crate) a_outer: usize,
     pub(crate) a_inner: usize,
     pub(crate) b: *const f32,
@@ -61,7 +62,8 @@ pub(crate) struct Finish {
     pub(crate) relu: bool,
 }
 
-/// Computes one tile of `ROWS` by `VECTORS` vectors; `A_ROW` is the stride between broadcast values.
+/// Computes one tile of `ROWS` by `VECTORS` vectors. `A_ROW` is the stride between broadcast values
+/// where it is known when this is compiled; zero takes [`Tile::a_row`].
 ///
 /// # Safety
 /// Every value and vector that [`Tile`] describes, for `ROWS` rows, is valid for reading; `rows`
@@ -77,6 +79,7 @@ pub(crate) unsafe fn micro_kernel<
     isa: I,
     tile: &Tile,
 ) {
+    let a_row = if A_ROW == 0 { tile.a_row } else { A_ROW };
     let mut sums = [[isa.zero(); VECTORS]; ROWS];
     let mut b = tile.b;
     for outer in 0..tile.outer {
@@ -91,7 +94,7 @@ pub(crate) unsafe fn micro_kernel<
             }
             for (r, row) in sums.iter_mut().enumerate() {
                 // SAFETY: the caller vouches for `ROWS` values of every step.
-                let value = isa.splat(unsafe { *a.add(r * A_ROW) });
+                let value = isa.splat(unsafe { *a.add(r * a_row) });
                 for (sum, vector) in row.iter_mut().zip(vectors) {
                     *sum = isa.mul_add(value, vector, *sum);
                 }
