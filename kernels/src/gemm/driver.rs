@@ -273,10 +273,12 @@ impl TileKernel for Task<'_> {
             let finish = self.finish(&steps);
             let (panels, strips) = (self.panels.len(), self.strips.len());
             for index in 0..panels * strips {
-                // A strip stays in the first-level cache while panels pass; a panel of lanes does
-                // while strips pass, since its values lie far apart.
+                // A strip stays in the first-level cache while packed panels pass. Rows and lanes are
+                // panels whose values lie far apart: there the panel stays, and strips pass.
                 let (panel, strip) = match (self.product.a, self.product.b) {
-                    (Broadcast::Lanes(_), Vectors::Matrix(_)) => (index / strips, index % strips),
+                    (Broadcast::Lanes(_) | Broadcast::Rows(_), Vectors::Matrix(_)) => {
+                        (index / strips, index % strips)
+                    }
                     _ => (index % panels, index / panels),
                 };
                 let place = (self.panels.start + panel, self.strips.start + strip);
