@@ -102,6 +102,11 @@ impl Tensor {
         }
     }
 
+    /// Floats that fit without allocating anew.
+    pub fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Takes over another tensor's shape, layout and values, keeping memory where it suffices.
     pub fn copy_from(&mut self, source: &Tensor) {
         self.respec(&source.spec);

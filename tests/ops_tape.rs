@@ -339,3 +339,28 @@ fn a_shape_that_no_longer_fits_is_an_error() {
         "{message}"
     );
 }
+
+#[test]
+fn branches_that_are_released_share_their_memory() {
+    let mut tape = Tape::new();
+    let mut losses = Vec::new();
+    let mut parameters = Vec::new();
+    for scale in [1.0, 2.0] {
+        let x = tape.parameter(Tensor::from_vec(vec![scale; 64], [64]).unwrap());
+        let squares = tape.record(ops::Mul, &[x, x]).unwrap();
+        losses.push(tape.record(ops::Sum::all(), &[squares]).unwrap());
+        parameters.push((x, squares));
+    }
+    tape.release(&losses);
+    let mut places = Vec::new();
+    for (&loss, &(x, squares)) in losses.iter().zip(&parameters) {
+        tape.forward(&[loss]).unwrap();
+        places.push(tape.value(squares).data().as_ptr());
+        tape.backward(&[(loss, 1.0)]).unwrap();
+        let twice: Vec<f32> = tape.value(x).data().iter().map(|x| 2.0 * x).collect();
+        assert_eq!(tape.grad(x).unwrap().data(), twice);
+        tape.release(&[loss]);
+        assert!(tape.grad(x).is_none() && tape.value(squares).data().is_empty());
+    }
+    assert_eq!(places[0], places[1]);
+}

@@ -65,6 +65,19 @@ impl Buffer {
         }
         self.len = len;
     }
+
+    /// The storage as bytes, four for each float.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the floats are initialised memory of four bytes each, borrowed with the slice.
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), size_of_val(&**self)) }
+    }
+
+    /// The storage as bytes, four for each float, to write; any bytes are floats.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let len = size_of_val(&**self);
+        // SAFETY: as in `bytes`; the borrow of `self` is unique, and every pattern of bits is a float.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), len) }
+    }
 }
 
 impl Storage {
@@ -143,6 +156,15 @@ mod tests {
             assert!(buffer.iter().all(|&value| value == 0.0));
             assert_eq!(buffer.as_ptr() as usize % 64, 0);
         }
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_floats() {
+        let mut buffer = Buffer::from_slice(&[1.0, -2.0]);
+        let floats: Vec<u8> = buffer.iter().flat_map(|v| v.to_ne_bytes()).collect();
+        assert_eq!(buffer.bytes(), floats);
+        buffer.bytes_mut()[..4].copy_from_slice(&3.5_f32.to_ne_bytes());
+        assert_eq!(*buffer, [3.5, -2.0]);
     }
 
     #[test]

@@ -18,3 +18,4 @@ pub mod naive;
 pub mod peak;
 pub mod softmax;
 pub mod update;
+pub mod window;

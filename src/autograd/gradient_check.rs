@@ -14,7 +14,7 @@ use taskweave_kernels::buffer::Buffer;
 use taskweave_kernels::check::noise;
 use thiserror::Error;
 
-use super::{Backward, Forward, Op};
+use super::{Backward, Forward, Mode, Op};
 use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 
 /// Relative to the larger of the expected value and the root mean square of its tensor: a thousand
@@ -257,6 +257,7 @@ impl Run<'_> {
     fn forward(&mut self) -> Result<(), TensorError> {
         self.output.data_mut().fill(f32::NAN);
         self.op.forward(Forward {
+            mode: Mode::Training { step: 0 },
             inputs: &self.inputs,
             output: &mut self.output,
             saved: &mut self.saved,
@@ -298,6 +299,7 @@ impl Run<'_> {
             })
             .collect();
         self.op.backward(Backward {
+            mode: Mode::Training { step: 0 },
             inputs: &self.inputs,
             output: &self.output,
             saved: &mut self.saved,

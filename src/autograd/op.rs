@@ -83,8 +83,22 @@ pub trait Op: Send + Sync {
     fn backward(&self, pass: Backward<'_>);
 }
 
+/// What a pass is for; some operations differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A step of training.
+    Training {
+        /// Tells the step from every other, for operations that draw at random.
+        step: u64,
+    },
+    /// Use of what was learnt: nothing random, no statistics of the batch.
+    Inference,
+}
+
 /// The forward pass of one operation.
 pub struct Forward<'a> {
+    /// What the pass is for.
+    pub mode: Mode,
     /// The inputs, in the order they were given.
     pub inputs: &'a [&'a Tensor],
     /// The output to write.
@@ -95,6 +109,8 @@ pub struct Forward<'a> {
 
 /// The backward pass of one operation.
 pub struct Backward<'a> {
+    /// What the forward pass was for.
+    pub mode: Mode,
     /// The inputs of the forward pass.
     pub inputs: &'a [&'a Tensor],
     /// The output of the forward pass.

@@ -2,7 +2,8 @@
 
 use taskweave_kernels::buffer::Buffer;
 
-use super::op::{Backward, Forward, Op};
+use super::op::{Backward, Forward, Mode, Op};
+use super::pool::Pool;
 use crate::tensor::{Tensor, TensorError, TensorSpec};
 
 /// A value on a [`Tape`].
@@ -38,21 +39,39 @@ impl Node {
 /// assert_eq!(tape.grad(x).unwrap().data(), [2.0, -4.0, 6.0]);
 /// # Ok::<(), taskweave::tensor::TensorError>(())
 /// ```
-#[derive(Default)]
 pub struct Tape {
+    mode: Mode,
     nodes: Vec<Node>,
     values: Vec<Tensor>,
     /// What each operation keeps for its backward pass.
     saved: Vec<Buffer>,
     grads: Vec<Option<Tensor>>,
-    /// Holds a gradient until it is added to one that another consumer has already written.
-    addend: Vec<Option<Tensor>>,
+    /// The memory of values and gradients that nobody reads any more.
+    pool: Pool,
+}
+
+impl Default for Tape {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Training { step: 0 },
+            nodes: Vec::new(),
+            values: Vec::new(),
+            saved: Vec::new(),
+            grads: Vec::new(),
+            pool: Pool::default(),
+        }
+    }
 }
 
 impl Tape {
-    /// An empty tape.
+    /// An empty tape, for training.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What the passes from now on are for.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
     }
 
     /// Records a value that needs no gradient: an input, a label.
@@ -101,6 +120,11 @@ impl Tape {
         &mut self.values[var.0]
     }
 
+    /// What the operation behind a value saved in its last forward pass; empty for a leaf.
+    pub fn saved(&self, var: Var) -> &[f32] {
+        &self.saved[var.0]
+    }
+
     /// The gradient of a parameter after [`backward`](Self::backward); `None` where the losses do
     /// not depend on it, and of a value that is no parameter: gradients of computed values are not
     /// kept.
@@ -141,7 +165,8 @@ impl Tape {
         for &(loss, weight) in losses {
             self.values[loss.0].item()?;
             let spec = self.values[loss.0].spec().clone();
-            let seed = self.grads[loss.0].get_or_insert_with(|| Tensor::zeros(spec.clone()));
+            let pool = &mut self.pool;
+            let seed = self.grads[loss.0].get_or_insert_with(|| pool.take(&spec));
             seed.respec(&spec);
             let before = if written[loss.0] { seed.data()[0] } else { 0.0 };
             seed.data_mut()[0] = before + weight;
@@ -150,8 +175,8 @@ impl Tape {
         let mut grad_inputs = Vec::new();
         for index in (0..self.nodes.len()).rev() {
             if !written[index] {
-                if matches!(self.nodes[index].source, Source::Leaf) {
-                    self.grads[index] = None;
+                if let Some(grad) = self.grads[index].take() {
+                    self.pool.give(grad);
                 }
                 continue;
             }
@@ -162,12 +187,32 @@ impl Tape {
         Ok(())
     }
 
+    /// Gives the memory of the computed values behind the targets, and of the gradients of the
+    /// parameters there, to whatever is computed next. Those values are empty until the next
+    /// [`forward`](Self::forward), those gradients `None`.
+    ///
+    /// So branches that are computed one after the other share their memory.
+    pub fn release(&mut self, targets: &[Var]) {
+        for (index, behind) in self.ancestors(targets).into_iter().enumerate() {
+            if !behind {
+                continue;
+            }
+            if matches!(self.nodes[index].source, Source::Op { .. }) {
+                let value =
+                    std::mem::replace(&mut self.values[index], Tensor::zeros_row_major([0]));
+                self.pool.give(value);
+            }
+            if let Some(grad) = self.grads[index].take() {
+                self.pool.give(grad);
+            }
+        }
+    }
+
     fn push(&mut self, source: Source, value: Tensor, needs_grad: bool) -> Var {
         self.nodes.push(Node { source, needs_grad });
         self.values.push(value);
         self.saved.push(Buffer::default());
         self.grads.push(None);
-        self.addend.push(None);
         Var(self.nodes.len() - 1)
     }
 
@@ -195,8 +240,14 @@ impl Tape {
         let inputs: Vec<&Tensor> = inputs.iter().map(|var| &before[var.0]).collect();
         let specs: Vec<&TensorSpec> = inputs.iter().map(|input| input.spec()).collect();
         let output = &mut rest[0];
-        output.respec(&op.output_spec(&specs)?);
+        let spec = op.output_spec(&specs)?;
+        if output.capacity() < spec.storage_len() {
+            let larger = self.pool.take(&spec);
+            self.pool.give(std::mem::replace(output, larger));
+        }
+        output.respec(&spec);
         op.forward(Forward {
+            mode: self.mode,
             inputs: &inputs,
             output,
             saved: &mut self.saved[index],
@@ -221,22 +272,21 @@ impl Tape {
         for (position, var) in inputs.iter().enumerate() {
             // An input that occurs twice in one operation gets its second gradient apart.
             let shared = written[var.0] || inputs[..position].contains(var);
-            let home = if shared {
-                &mut self.addend
+            let own = if shared {
+                None
             } else {
-                &mut self.grads
+                self.grads[var.0].take()
             };
             grad_inputs.push(self.nodes[var.0].needs_grad.then(|| {
                 let spec = self.values[var.0].spec();
-                let mut grad = home[var.0]
-                    .take()
-                    .unwrap_or_else(|| Tensor::zeros(spec.clone()));
+                let mut grad = own.unwrap_or_else(|| self.pool.take(spec));
                 grad.respec(spec);
                 grad
             }));
         }
         let input_values: Vec<&Tensor> = inputs.iter().map(|var| &self.values[var.0]).collect();
         op.backward(Backward {
+            mode: self.mode,
             inputs: &input_values,
             output: &self.values[index],
             saved: &mut self.saved[index],
@@ -250,12 +300,12 @@ impl Tape {
                     for (sum, addend) in sum.data_mut().iter_mut().zip(grad.data()) {
                         *sum += addend;
                     }
-                    self.addend[var.0] = Some(grad);
+                    self.pool.give(grad);
                 }
                 slot => *slot = Some(grad),
             }
             written[var.0] = true;
         }
-        self.grads[index] = Some(grad_output);
+        self.pool.give(grad_output);
     }
 }
