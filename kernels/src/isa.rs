@@ -200,6 +200,13 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
 
     /// Calls `kernel` with the tile of the GEMM micro-kernel that suits this set's registers.
     fn gemm_tile<K: TileKernel>(self, kernel: K) -> K::Output;
+
+    /// Calls `kernel` with the tile of a direct convolution that suits this set's registers: channels
+    /// whose weights are broadcast, by neighbouring pixels.
+    fn conv2d_tile<K: TileKernel>(self, kernel: K) -> K::Output;
+
+    /// Calls `kernel` with a tile of products of vectors with vectors that suits this set's registers.
+    fn outer_product_tile<K: TileKernel>(self, kernel: K) -> K::Output;
 }
 
 /// The exponential of each lane: at most 1.25 units in the last place from the exact value, 0 below

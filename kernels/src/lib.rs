@@ -8,6 +8,7 @@
 pub mod buffer;
 pub mod check;
 mod chunks;
+pub mod conv2d;
 pub mod dense;
 pub mod dispatch;
 pub mod elementwise;

@@ -10,11 +10,13 @@
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
 
+mod conv2d;
 mod dense;
 mod gemm;
 mod softmax;
 mod update;
 
+pub use conv2d::{Conv2dShape, conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weights};
 pub use dense::{
     DenseShape, dense, dense_grad_bias, dense_grad_input, dense_grad_weights, relu, relu_backward,
 };

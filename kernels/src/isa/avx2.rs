@@ -247,6 +247,17 @@ impl Isa for Avx2 {
     fn gemm_tile<K: TileKernel>(self, kernel: K) -> K::Output {
         kernel.run::<Self, 6, 1>(self)
     }
+
+    #[inline(always)]
+    fn conv2d_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        kernel.run::<Self, 6, 1>(self)
+    }
+
+    // Sixteen registers: 8 sums, four of one operand, two of the other.
+    #[inline(always)]
+    fn outer_product_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        kernel.run::<Self, 2, 2>(self)
+    }
 }
 
 /// Masks of the first `count` lanes, at most sixteen.

@@ -220,4 +220,16 @@ impl Isa for Avx512 {
     fn gemm_tile<K: TileKernel>(self, kernel: K) -> K::Output {
         kernel.run::<Self, 14, 2>(self)
     }
+
+    // Most layers have a multiple of eight channels. 24 sums, three vectors, the broadcast.
+    #[inline(always)]
+    fn conv2d_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        kernel.run::<Self, 8, 3>(self)
+    }
+
+    // The nine places of a 3×3 window: 27 sums, three vectors, one of the other operand.
+    #[inline(always)]
+    fn outer_product_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        kernel.run::<Self, 9, 3>(self)
+    }
 }

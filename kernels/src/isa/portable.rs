@@ -171,4 +171,18 @@ impl Isa for Portable {
             kernel.run::<Self, 2, 1>(self)
         }
     }
+
+    #[inline(always)]
+    fn conv2d_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        self.gemm_tile(kernel)
+    }
+
+    #[inline(always)]
+    fn outer_product_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        if cfg!(target_arch = "aarch64") {
+            kernel.run::<Self, 2, 2>(self)
+        } else {
+            kernel.run::<Self, 1, 1>(self)
+        }
+    }
 }

@@ -1,0 +1,251 @@
+//! Every convolution against the naive reference in f64, on every instruction set of the machine.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use taskweave_kernels::check::{Tolerance, assert_close_each, noise};
+use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, Recorded};
+use taskweave_kernels::dense::{Activation, Affine};
+use taskweave_kernels::dispatch::{self, InstructionSet};
+use taskweave_kernels::lanes::{lanes_len, pack, unpack};
+use taskweave_kernels::naive;
+use taskweave_kernels::window::{Padding, Window};
+
+fn exact(values: &[f32]) -> Vec<f64> {
+    naive::convert(values)
+}
+
+fn magnitudes(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value).abs()).collect()
+}
+
+fn packed(set: InstructionSet, images: usize, rows: &[f32]) -> Vec<f32> {
+    let features = rows.len().checked_div(images).unwrap_or(0);
+    let mut lanes = vec![f32::NAN; lanes_len(images, features)];
+    pack(set, images, features, rows, &mut lanes);
+    lanes
+}
+
+fn unpacked(set: InstructionSet, images: usize, lanes: &[f32], features: usize) -> Vec<f32> {
+    let mut rows = vec![f32::NAN; images * features];
+    unpack(set, images, features, lanes, &mut rows);
+    rows
+}
+
+/// Holds `actual` to `expected`, each value within the bound of a sum of so many products.
+fn hold(actual: &[f32], expected: &[f64], magnitude: &[f64], terms: usize) {
+    assert_close_each(actual, expected, |at| Tolerance::dot(terms, magnitude[at]));
+}
+
+fn check(set: InstructionSet, shape: &Conv2dShape, relu: bool) {
+    let images = shape.images;
+    let x = noise(1, images * shape.input_features());
+    let weights = noise(2, shape.weights());
+    let bias = noise(3, shape.outputs);
+    let activation = if relu {
+        Activation::Relu
+    } else {
+        Activation::Linear
+    };
+    let x_lanes = packed(set, images, &x);
+    let output_len = lanes_len(images, shape.output_features());
+
+    let mut y_lanes = vec![f32::NAN; output_len];
+    let layer = Affine {
+        weights: &weights,
+        bias: Some(&bias),
+        activation,
+    };
+    conv2d::forward(set, shape, layer, &x_lanes, &mut y_lanes);
+    let terms = shape.window.kernel.iter().product::<usize>() * shape.inputs;
+    let mut expected = naive::conv2d(shape, &exact(&x), &exact(&weights), &exact(&bias));
+    let magnitude = naive::conv2d(
+        shape,
+        &magnitudes(&x),
+        &magnitudes(&weights),
+        &magnitudes(&bias),
+    );
+    if relu {
+        expected = naive::relu(&expected);
+    }
+    let y = unpacked(set, images, &y_lanes, shape.output_features());
+    hold(&y, &expected, &magnitude, terms);
+    assert!(y_lanes.iter().all(|value| value.is_finite()));
+
+    let grad_output = noise(4, images * shape.output_features());
+    let grad = if relu {
+        naive::relu_backward(&y, &grad_output)
+    } else {
+        grad_output.clone()
+    };
+    let mut grad_x = vec![f32::NAN; x_lanes.len()];
+    let mut grad_weights = vec![f32::NAN; weights.len()];
+    let mut grad_bias = vec![f32::NAN; bias.len()];
+    let recorded = Recorded {
+        x: &x_lanes,
+        weights: &weights,
+        y: &y_lanes,
+        activation,
+    };
+    let grad_lanes = packed(set, images, &grad_output);
+    let gradients = Gradients {
+        input: Some(&mut grad_x),
+        weights: Some(&mut grad_weights),
+        bias: Some(&mut grad_bias),
+    };
+    conv2d::backward(set, shape, recorded, &grad_lanes, gradients);
+
+    let terms = shape.window.kernel.iter().product::<usize>() * shape.outputs;
+    hold(
+        &unpacked(set, images, &grad_x, shape.input_features()),
+        &naive::conv2d_grad_input(shape, &exact(&grad), &exact(&weights)),
+        &naive::conv2d_grad_input(shape, &magnitudes(&grad), &magnitudes(&weights)),
+        terms,
+    );
+    let pixels = images * shape.output().iter().product::<usize>();
+    hold(
+        &grad_weights,
+        &naive::conv2d_grad_weights(shape, &exact(&x), &exact(&grad)),
+        &naive::conv2d_grad_weights(shape, &magnitudes(&x), &magnitudes(&grad)),
+        pixels,
+    );
+    hold(
+        &grad_bias,
+        &naive::conv2d_grad_bias(shape, &exact(&grad)),
+        &naive::conv2d_grad_bias(shape, &magnitudes(&grad)),
+        pixels,
+    );
+
+    let mut alone = vec![f32::NAN; weights.len()];
+    let gradients = Gradients {
+        weights: Some(&mut alone),
+        ..Gradients::default()
+    };
+    conv2d::backward(set, shape, recorded, &grad_lanes, gradients);
+    assert_eq!(
+        alone, grad_weights,
+        "a gradient depends on which others are wanted"
+    );
+}
+
+fn shape(images: usize, channels: [usize; 2], size: [usize; 2], window: Window) -> Conv2dShape {
+    Conv2dShape {
+        images,
+        inputs: channels[0],
+        outputs: channels[1],
+        height: size[0],
+        width: size[1],
+        window,
+    }
+}
+
+fn window(kernel: [usize; 2], stride: [usize; 2], padding: Padding) -> Window {
+    Window {
+        kernel,
+        stride,
+        padding,
+    }
+}
+
+/// Images around a block, channels around the tiles, pixels around a strip of three, larger kernels.
+fn shapes() -> Vec<Conv2dShape> {
+    let same = window([3, 3], [1, 1], Padding::Same);
+    let mut shapes = Vec::new();
+    for images in [0, 1, 15, 16, 17, 33] {
+        shapes.push(shape(images, [3, 5], [5, 6], same));
+    }
+    for channels in [1, 2, 6, 7, 8, 9, 16, 17] {
+        shapes.push(shape(3, [channels, 4], [4, 4], same));
+        shapes.push(shape(3, [3, channels], [4, 4], same));
+    }
+    for size in 1..=9 {
+        shapes.push(shape(2, [2, 9], [size, 4], same));
+        shapes.push(shape(2, [2, 9], [4, size], same));
+    }
+    for (kernel, stride) in [
+        ([1, 1], [1, 1]),
+        ([1, 1], [2, 3]),
+        ([2, 2], [1, 1]),
+        ([3, 2], [2, 1]),
+        ([5, 5], [2, 2]),
+        ([7, 6], [1, 1]),
+        ([2, 3], [3, 4]),
+    ] {
+        for padding in [Padding::Same, Padding::Valid] {
+            shapes.push(shape(17, [2, 3], [8, 9], window(kernel, stride, padding)));
+            shapes.push(shape(2, [2, 3], [2, 2], window(kernel, stride, padding)));
+        }
+    }
+    shapes
+}
+
+#[test]
+fn convolutions_match_naive_on_every_set() {
+    let mut covered = BTreeSet::new();
+    for &set in dispatch::all() {
+        for (index, shape) in shapes().iter().enumerate() {
+            check(set, shape, index % 2 == 0);
+        }
+        covered.insert(set.name());
+    }
+    let present: BTreeSet<&str> = dispatch::all().iter().map(|set| set.name()).collect();
+    assert_eq!(covered, present, "a set of this machine was not run");
+}
+
+#[test]
+fn the_same_numbers_at_any_number_of_threads() {
+    let set = dispatch::active();
+    let shape = shape(70, [3, 10], [7, 7], window([3, 3], [1, 1], Padding::Same));
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap().install(|| {
+            let x = packed(set, 70, &noise(1, 70 * shape.input_features()));
+            let weights = noise(2, shape.weights());
+            let layer = Affine {
+                weights: &weights,
+                bias: None,
+                activation: Activation::Relu,
+            };
+            let mut y = vec![0.0; lanes_len(70, shape.output_features())];
+            conv2d::forward(set, &shape, layer, &x, &mut y);
+            let recorded = Recorded {
+                x: &x,
+                weights: &weights,
+                y: &y,
+                activation: Activation::Relu,
+            };
+            let mut grads = (vec![0.0; x.len()], vec![0.0; weights.len()], vec![0.0; 10]);
+            let gradients = Gradients {
+                input: Some(&mut grads.0),
+                weights: Some(&mut grads.1),
+                bias: Some(&mut grads.2),
+            };
+            conv2d::backward(set, &shape, recorded, &y, gradients);
+            (y.clone(), grads)
+        })
+    };
+    let alone = run(1);
+    for threads in [2, 3, 8] {
+        assert!(run(threads) == alone, "{threads} threads");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_convolution_matches_naive(
+        images in 1..20_usize,
+        channels in [1..11_usize, 1..11_usize],
+        size in [1..11_usize, 1..11_usize],
+        kernel in [1..6_usize, 1..6_usize],
+        stride in [1..4_usize, 1..4_usize],
+        (same, relu) in any::<(bool, bool)>(),
+    ) {
+        let padding = if same { Padding::Same } else { Padding::Valid };
+        let shape = shape(images, channels, size, window(kernel, stride, padding));
+        for &set in dispatch::all() {
+            check(set, &shape, relu);
+        }
+    }
+}
