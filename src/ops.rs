@@ -6,8 +6,8 @@
 //! [`Tanh`], [`Sigmoid`], [`Relu`], [`Softmax`], [`LogSoftmax`]). A function of single elements is an
 //! operation once it implements [`Elementwise`].
 //!
-//! In lanes, the layout of the network kernels, work [`Dense`], [`SoftmaxCrossEntropy`] and [`Relu`];
-//! [`Pack`] and [`Unpack`] stand at the seams.
+//! In lanes, the layout of the network kernels, work [`Dense`], [`Conv2d`], [`SoftmaxCrossEntropy`]
+//! and [`Relu`]; [`Pack`] and [`Unpack`] stand at the seams.
 //!
 //! Every operation is held to a plain f64 version of itself by
 //! [`gradient_check`](crate::autograd::gradient_check); one that is not fails a test.
@@ -15,6 +15,7 @@
 mod add;
 mod broadcast;
 mod concat;
+mod conv2d;
 mod dense;
 mod div;
 mod elementwise;
@@ -48,6 +49,7 @@ mod unpack;
 
 pub use add::Add;
 pub use concat::Concat;
+pub use conv2d::Conv2d;
 pub use dense::{Activation, Dense};
 pub use div::Div;
 pub use elementwise::Elementwise;

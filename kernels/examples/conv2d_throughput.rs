@@ -48,7 +48,10 @@ fn measure() {
     let threads = rayon::current_num_threads();
     for set in sets {
         let peak = fma_peak_gflops(set, threads);
-        println!("{}: peak {peak:.0} GFLOP/s on {threads} threads", set.name());
+        println!(
+            "{}: peak {peak:.0} GFLOP/s on {threads} threads",
+            set.name()
+        );
         for (inputs, outputs, size) in [(1, 32, 28), (32, 32, 28), (32, 64, 27), (64, 64, 27)] {
             let window = Window {
                 kernel: [3, 3],

@@ -1,0 +1,193 @@
+//! A two-dimensional convolution over lanes, with activation and pooling in one pass.
+
+use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, Recorded};
+use taskweave_kernels::dense::Affine;
+use taskweave_kernels::dispatch::active;
+use taskweave_kernels::window::{Padding, Window};
+
+use super::{Activation, operands};
+use crate::autograd::{Backward, Forward, Op};
+use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
+
+/// `y = activation(x ⋆ weights + bias)`, where ⋆ is cross-correlation, as in every deep-learning
+/// library.
+///
+/// Inputs: x in lanes `[N, C, H, W]`, weights row-major `[kernel height, kernel width, C, O]` as in
+/// Keras, and a bias, row-major `[O]`, which may be left out. The output is in lanes,
+/// `[N, O, H', W']`. With z = ∂L/∂y where y > 0 (relu) or everywhere (linear): ∂L/∂x is z under the
+/// windows that reach x, ∂L/∂weights = Σ x · z over images and pixels, ∂L/∂bias = Σ z.
+///
+/// ```
+/// use taskweave::{autograd::Tape, ops::{Activation, Conv2d}, tensor::Tensor};
+/// use taskweave_kernels::window::Padding;
+/// let mut tape = Tape::new();
+/// let image = Tensor::from_vec(vec![1.0, 2.0, 4.0, 8.0], [1, 1, 2, 2])?.to_lanes()?;
+/// let x = tape.leaf(image);
+/// let weights = tape.parameter(Tensor::from_vec(vec![1.0, -1.0], [1, 2, 1, 1])?);
+/// let edges = Conv2d {
+///     stride: [1, 1],
+///     padding: Padding::Same,
+///     activation: Activation::Linear,
+/// };
+/// let y = tape.apply(edges, &[x, weights])?;
+/// assert_eq!(tape.value(y).to_row_major().data(), [-1.0, 2.0, -4.0, 8.0]);
+/// # Ok::<(), taskweave::tensor::TensorError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Conv2d {
+    /// Rows and columns that the window moves by.
+    pub stride: [usize; 2],
+    /// What the window finds past the edges.
+    pub padding: Padding,
+    /// What follows the sums.
+    pub activation: Activation,
+}
+
+impl Conv2d {
+    /// The sizes of the convolution, if the operands are those of one.
+    fn shape(&self, x: &TensorSpec, weights: &TensorSpec) -> Option<Conv2dShape> {
+        match (x.shape.dims(), weights.shape.dims()) {
+            (
+                &[images, inputs, height, width],
+                &[kernel_height, kernel_width, channels, outputs],
+            ) if inputs == channels
+                && kernel_height > 0
+                && kernel_width > 0
+                && self.stride.iter().all(|&stride| stride > 0) =>
+            {
+                let window = Window {
+                    kernel: [kernel_height, kernel_width],
+                    stride: self.stride,
+                    padding: self.padding,
+                };
+                Some(Conv2dShape {
+                    images,
+                    inputs,
+                    outputs,
+                    height,
+                    width,
+                    window,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn shape_of(&self, inputs: &[&Tensor]) -> Conv2dShape {
+        self.shape(inputs[0].spec(), inputs[1].spec())
+            .expect("output_spec accepted the operands")
+    }
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "Conv2d"
+    }
+
+    fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
+        let (x, weights, bias) = match *inputs {
+            [x, weights] => (x, weights, None),
+            _ => {
+                let [x, weights, bias] = operands::exactly(self.name(), inputs)?;
+                operands::layout(self.name(), 2, bias, Layout::RowMajor)?;
+                (x, weights, Some(bias))
+            }
+        };
+        operands::layout(self.name(), 0, x, Layout::Lanes)?;
+        operands::layout(self.name(), 1, weights, Layout::RowMajor)?;
+        let misfit = |expected: String| operands::misfit(self.name(), inputs, expected);
+        let shape = self.shape(x, weights).ok_or_else(|| {
+            misfit(format!(
+                "x is [N, C, H, W], weights [kernel height, kernel width, C, outputs] and strides, \
+                 here {:?}, are at least 1",
+                self.stride
+            ))
+        })?;
+        if bias.is_some_and(|bias| bias.shape.dims() != [shape.outputs]) {
+            return Err(misfit(format!("the bias is [{}]", shape.outputs)));
+        }
+        let [height, width] = shape.output();
+        if (height == 0 || width == 0) && shape.height * shape.width > 0 {
+            return Err(misfit("the window is larger than the image".to_owned()));
+        }
+        Ok(TensorSpec::lanes([
+            shape.images,
+            shape.outputs,
+            height,
+            width,
+        ]))
+    }
+
+    fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
+        let layer = Affine {
+            weights: pass.inputs[1].data(),
+            bias: pass.inputs.get(2).map(|bias| bias.data()),
+            activation: self.activation,
+        };
+        let shape = self.shape_of(pass.inputs);
+        let (x, y) = (pass.inputs[0].data(), pass.output.data_mut());
+        conv2d::forward(active(), &shape, layer, x, y);
+        Ok(())
+    }
+
+    fn backward(&self, pass: Backward<'_>) {
+        let shape = self.shape_of(pass.inputs);
+        let recorded = Recorded {
+            x: pass.inputs[0].data(),
+            weights: pass.inputs[1].data(),
+            y: pass.output.data(),
+            activation: self.activation,
+        };
+        let mut grads = pass.grad_inputs.iter_mut();
+        let mut next = || Some(grads.next()?.as_mut()?.data_mut());
+        let gradients = Gradients {
+            input: next(),
+            weights: next(),
+            bias: next(),
+        };
+        conv2d::backward(
+            active(),
+            &shape,
+            recorded,
+            pass.grad_output.data(),
+            gradients,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let op = |stride| Conv2d {
+            stride,
+            padding: Padding::Valid,
+            activation: Activation::Linear,
+        };
+        let message = |stride, x: [usize; 4], weights: [usize; 4], bias: usize| {
+            let (x, weights) = (TensorSpec::lanes(x), TensorSpec::row_major(weights));
+            let bias = TensorSpec::row_major([bias]);
+            let error = op(stride).output_spec(&[&x, &weights, &bias]).unwrap_err();
+            error.to_string()
+        };
+        assert_eq!(
+            message([1, 1], [2, 3, 5, 5], [3, 3, 4, 6], 6),
+            "Conv2d: shapes [2, 3, 5, 5] and [3, 3, 4, 6] and [6] do not fit; x is [N, C, H, W], \
+             weights [kernel height, kernel width, C, outputs] and strides, here [1, 1], are at \
+             least 1"
+        );
+        assert!(message([0, 1], [2, 3, 5, 5], [3, 3, 3, 6], 6).contains("here [0, 1]"));
+        assert!(message([1, 1], [2, 3, 5, 5], [3, 3, 3, 6], 5).ends_with("the bias is [6]"));
+        assert!(
+            message([1, 1], [2, 3, 5, 2], [3, 3, 3, 6], 6)
+                .ends_with("the window is larger than the image")
+        );
+        let x = TensorSpec::lanes([2, 3, 5, 5]);
+        assert_eq!(
+            op([1, 1]).output_spec(&[&x]).unwrap_err().to_string(),
+            "Conv2d takes 3 inputs, but 1 were given"
+        );
+    }
+}
