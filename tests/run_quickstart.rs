@@ -288,7 +288,7 @@ fn list_names_the_experiments() {
 
 #[test]
 fn bench_prints_objects_that_scripts_can_read() {
-    for work in ["gemm", "step"] {
+    for work in ["gemm", "conv2d", "step"] {
         let output = taskweave(&["bench", work, "--batch", "16", "--threads", "1", "--json"]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         let lines = text(&output.stdout);

@@ -6,16 +6,14 @@ use std::time::Instant;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use taskweave_kernels::buffer::Buffer;
-use taskweave_kernels::dense::{self, Activation, Affine, DenseShape};
-use taskweave_kernels::dispatch;
-use taskweave_kernels::gemm::{Gemm, Matrix, gemm};
-use taskweave_kernels::{lanes, peak};
+use taskweave_kernels::{dispatch, lanes, peak};
 
 use super::{Failure, thread_count, with_threads};
-use crate::nn::{Initializer, NetSpec};
-use crate::optim::OptimizerSpec;
 use crate::random::{Purpose, Stream};
-use crate::train::{Model, TaskImages};
+
+mod conv2d;
+mod gemm;
+mod step;
 
 /// Repetitions before any is counted.
 const WARM_UPS: usize = 3;
@@ -37,6 +35,9 @@ enum Work {
     /// Matrix products: row-major, and the three of a dense layer
     #[command(after_help = "Example:\n  taskweave bench gemm --batch 512 --threads 2")]
     Gemm(Common),
+    /// The 3×3 convolutions of the convolutional net, forward and both gradients
+    #[command(after_help = "Example:\n  taskweave bench conv2d --batch 512 --threads 2")]
+    Conv2d(Common),
     /// One training step: forward, backward and Adam
     #[command(after_help = "Example:\n  taskweave bench step --net mlp --json")]
     Step {
@@ -90,7 +91,7 @@ struct Measurement {
 }
 
 pub(super) fn run(args: &BenchArgs, out: &mut (impl Write + Send)) -> Result<(), Failure> {
-    let (Work::Gemm(common) | Work::Step { common, .. }) = &args.work;
+    let (Work::Gemm(common) | Work::Conv2d(common) | Work::Step { common, .. }) = &args.work;
     with_threads(common.threads, || {
         if !common.json {
             writeln!(
@@ -102,14 +103,12 @@ pub(super) fn run(args: &BenchArgs, out: &mut (impl Write + Send)) -> Result<(),
         let mut print = |measurement: Measurement| print(&measurement, common.json, out);
         match &args.work {
             Work::Gemm(common) => {
-                print(row_major([common.batch, 1_000, 1_000], common.batch))?;
-                print(row_major([1_024; 3], common.batch))?;
-                for measurement in dense_layer(common.batch) {
-                    print(measurement)?;
-                }
-                Ok(())
+                print(gemm::row_major([common.batch, 1_000, 1_000], common.batch))?;
+                print(gemm::row_major([1_024; 3], common.batch))?;
+                gemm::dense_layer(common.batch, &mut print)
             }
-            Work::Step { common, net } => print(step(*net, common.batch)?),
+            Work::Conv2d(common) => conv2d::layers(common.batch, &mut print),
+            Work::Step { common, net } => print(step::step(*net, common.batch)?),
         }
     })
 }
@@ -181,113 +180,10 @@ fn noise(len: usize, index: u64) -> Buffer {
     buffer
 }
 
-fn row_major([m, k, n]: [usize; 3], batch: usize) -> Measurement {
-    let (a, b, mut c) = (noise(m * k, 0), noise(k * n, 1), noise(m * n, 2));
-    measure(
-        format!("gemm {m}x{k}x{n}, row-major"),
-        batch,
-        m * k * n,
-        || {
-            let product = Gemm {
-                m,
-                n,
-                k,
-                alpha: 1.0,
-                a: Matrix::row_major(&a, k),
-                b: Matrix::row_major(&b, n),
-                beta: 0.0,
-            };
-            gemm(dispatch::active(), &product, &mut c, [n, 1]);
-        },
-    )
-}
-
-/// The three products of a dense layer of 1,000 inputs and outputs, in lanes.
-fn dense_layer(images: usize) -> Vec<Measurement> {
-    let shape = DenseShape {
-        images,
-        inputs: 1_000,
-        outputs: 1_000,
-    };
-    let set = dispatch::active();
-    let len = lanes::lanes_len(images, 1_000);
-    let packed = |index| {
-        let mut buffer = Buffer::zeroed(len);
-        lanes::pack(
-            set,
-            images,
-            1_000,
-            &noise(images * 1_000, index),
-            &mut buffer,
-        );
-        buffer
-    };
-    let (x, grad_output) = (packed(0), packed(1));
-    let (weights, bias) = (noise(1_000 * 1_000, 2), noise(1_000, 3));
-    let (mut y, mut grad_weights) = (noise(len, 4), noise(1_000 * 1_000, 5));
-    let work = images * 1_000 * 1_000;
-    let name = |pass: &str| format!("dense {images}x1000x1000, {pass}");
-    vec![
-        measure(name("forward"), images, work, || {
-            let layer = Affine {
-                weights: &weights,
-                bias: Some(&bias),
-                activation: Activation::Relu,
-            };
-            dense::forward(set, shape, layer, &x, &mut y);
-        }),
-        measure(name("grad input"), images, work, || {
-            dense::grad_input(set, shape, &grad_output, &weights, &mut y);
-        }),
-        measure(name("grad weights"), images, work, || {
-            dense::grad_weights(set, shape, &x, &grad_output, &mut grad_weights);
-        }),
-    ]
-}
-
-/// Labels and pixels of a benchmark's images.
-fn random_images(count: usize, features: usize, classes: u32) -> (Vec<u8>, Vec<u8>) {
-    let mut stream = Stream::new(0, Purpose::Benchmark, 0, 0);
-    let pixels = (0..count * features)
-        .map(|_| stream.below(256) as u8)
-        .collect();
-    let labels = (0..count).map(|_| stream.below(classes) as u8).collect();
-    (pixels, labels)
-}
-
-fn step(net: Net, batch: usize) -> Result<Measurement, Failure> {
-    let (name, spec) = match net {
-        Net::Mlp => ("mlp", NetSpec::mlp(784, &[1_000; 6], 10)),
-    };
-    let failed = |error: crate::train::TrainError| Failure::error(error.to_string());
-    let (pixels, labels) = random_images(batch, spec.inputs, 10);
-    let images = TaskImages::new(&pixels, &labels, spec.inputs, 10).map_err(failed)?;
-    let parameters = spec.parameters();
-    let weights = parameters.iter().enumerate().map(|(index, parameter)| {
-        let mut stream = Stream::new(0, Purpose::DedicatedWeights, 0, index as u64);
-        Initializer::GlorotUniform.draw(parameter, &mut stream)
-    });
-    let mut model = Model::new(batch, 255.0);
-    model
-        .add_task(name, spec.clone(), weights.collect())
-        .map_err(failed)?;
-    let mut optimizer = model.optimizer(OptimizerSpec::adam());
-    let order: Vec<usize> = (0..batch).collect();
-    let mut result = Ok(());
-    let work = batch * spec.multiply_adds().1;
-    let measurement = measure(format!("step {name}, batch {batch}"), batch, work, || {
-        model.set_batch(0, &images, &order);
-        result = model
-            .forward(&[0])
-            .and_then(|()| model.backward(&[(0, 1.0)]));
-        model.update(&mut optimizer);
-    });
-    result.map_err(failed)?;
-    if !model.loss(0).is_finite() {
-        return Err(Failure::error(format!(
-            "the step's loss is {}: its time means nothing",
-            model.loss(0)
-        )));
-    }
-    Ok(measurement)
+/// Noise of so many images in lanes, empty lanes zero.
+fn lanes_of_noise(images: usize, features: usize, index: u64) -> Buffer {
+    let mut buffer = Buffer::zeroed(lanes::lanes_len(images, features));
+    let rows = noise(images * features, index);
+    lanes::pack(dispatch::active(), images, features, &rows, &mut buffer);
+    buffer
 }

@@ -1,0 +1,90 @@
+//! Convolutions: those of the convolutional net.
+
+use taskweave_kernels::buffer::Buffer;
+use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, Recorded};
+use taskweave_kernels::dense::{Activation, Affine};
+use taskweave_kernels::dispatch;
+use taskweave_kernels::window::{Padding, Window};
+
+use super::{Failure, Measurement, lanes_of_noise, measure, noise};
+
+/// Channels in, channels out, height and width.
+const LAYERS: [[usize; 3]; 4] = [[1, 32, 28], [32, 32, 28], [32, 64, 27], [64, 64, 27]];
+
+/// Every layer forward and its two gradients, with relu.
+pub(super) fn layers(
+    images: usize,
+    print: &mut impl FnMut(Measurement) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for [inputs, outputs, size] in LAYERS {
+        let window = Window {
+            kernel: [3, 3],
+            stride: [1, 1],
+            padding: Padding::Same,
+        };
+        layer(
+            &Conv2dShape {
+                images,
+                inputs,
+                outputs,
+                height: size,
+                width: size,
+                window,
+            },
+            print,
+        )?;
+    }
+    Ok(())
+}
+
+fn layer(
+    shape: &Conv2dShape,
+    print: &mut impl FnMut(Measurement) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let set = dispatch::active();
+    let images = shape.images;
+    let x = lanes_of_noise(images, shape.input_features(), 0);
+    let grad_output = lanes_of_noise(images, shape.output_features(), 1);
+    let (weights, bias) = (noise(shape.weights(), 2), noise(shape.outputs, 3));
+    let mut y = Buffer::zeroed(grad_output.len());
+    let mut grad_x = Buffer::zeroed(x.len());
+    let (mut grad_weights, mut grad_bias) = (weights.clone(), bias.clone());
+    let [kernel_height, kernel_width] = shape.window.kernel;
+    let work = images * shape.output_features() * kernel_height * kernel_width * shape.inputs;
+    let name = |pass: &str| {
+        let (inputs, outputs) = (shape.inputs, shape.outputs);
+        format!(
+            "conv {inputs}->{outputs} {}x{}, {pass}",
+            shape.height, shape.width
+        )
+    };
+    print(measure(name("forward"), images, work, || {
+        let layer = Affine {
+            weights: &weights,
+            bias: Some(&bias),
+            activation: Activation::Relu,
+        };
+        conv2d::forward(set, shape, layer, &x, &mut y);
+    }))?;
+    let recorded = Recorded {
+        x: &x,
+        weights: &weights,
+        y: &y,
+        activation: Activation::Relu,
+    };
+    print(measure(name("grad input"), images, work, || {
+        let gradients = Gradients {
+            input: Some(&mut grad_x),
+            ..Gradients::default()
+        };
+        conv2d::backward(set, shape, recorded, &grad_output, gradients);
+    }))?;
+    print(measure(name("grad weights"), images, work, || {
+        let gradients = Gradients {
+            weights: Some(&mut grad_weights),
+            bias: Some(&mut grad_bias),
+            ..Gradients::default()
+        };
+        conv2d::backward(set, shape, recorded, &grad_output, gradients);
+    }))
+}

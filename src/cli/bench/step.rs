@@ -1,0 +1,55 @@
+//! One training step of a net.
+
+use super::{Failure, Measurement, Net, measure};
+use crate::nn::{Initializer, NetSpec};
+use crate::optim::OptimizerSpec;
+use crate::random::{Purpose, Stream};
+use crate::train::{Model, TaskImages};
+
+/// Labels and pixels of a benchmark's images.
+fn random_images(count: usize, features: usize, classes: u32) -> (Vec<u8>, Vec<u8>) {
+    let mut stream = Stream::new(0, Purpose::Benchmark, 0, 0);
+    let pixels = (0..count * features)
+        .map(|_| stream.below(256) as u8)
+        .collect();
+    let labels = (0..count).map(|_| stream.below(classes) as u8).collect();
+    (pixels, labels)
+}
+
+/// Forward, backward and Adam.
+pub(super) fn step(net: Net, batch: usize) -> Result<Measurement, Failure> {
+    let (name, spec) = match net {
+        Net::Mlp => ("mlp", NetSpec::mlp(784, &[1_000; 6], 10)),
+    };
+    let failed = |error: crate::train::TrainError| Failure::error(error.to_string());
+    let (pixels, labels) = random_images(batch, spec.inputs, 10);
+    let images = TaskImages::new(&pixels, &labels, spec.inputs, 10).map_err(failed)?;
+    let parameters = spec.parameters();
+    let weights = parameters.iter().enumerate().map(|(index, parameter)| {
+        let mut stream = Stream::new(0, Purpose::DedicatedWeights, 0, index as u64);
+        Initializer::GlorotUniform.draw(parameter, &mut stream)
+    });
+    let mut model = Model::new(batch, 255.0);
+    model
+        .add_task(name, spec.clone(), weights.collect())
+        .map_err(failed)?;
+    let mut optimizer = model.optimizer(OptimizerSpec::adam());
+    let order: Vec<usize> = (0..batch).collect();
+    let mut result = Ok(());
+    let work = batch * spec.multiply_adds().1;
+    let measurement = measure(format!("step {name}, batch {batch}"), batch, work, || {
+        model.set_batch(0, &images, &order);
+        result = model
+            .forward(&[0])
+            .and_then(|()| model.backward(&[(0, 1.0)]));
+        model.update(&mut optimizer);
+    });
+    result.map_err(failed)?;
+    if !model.loss(0).is_finite() {
+        return Err(Failure::error(format!(
+            "the step's loss is {}: its time means nothing",
+            model.loss(0)
+        )));
+    }
+    Ok(measurement)
+}
