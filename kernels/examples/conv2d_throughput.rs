@@ -97,6 +97,7 @@ fn measure() {
                 weights: &weights,
                 y: &y,
                 activation: Activation::Relu,
+                max_pool: None,
             };
             let input = time(|| {
                 let gradients = Gradients {

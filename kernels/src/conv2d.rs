@@ -37,19 +37,22 @@ use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::{LANES, blocks, check, lanes_len};
 pub use crate::naive::Conv2dShape;
+use crate::window::Window;
 
+mod backward;
 mod direct;
 mod grad_weights;
+mod max_pool;
 mod taps;
 
+pub use backward::{Gradients, MaxPooled, Recorded, backward};
+
 use direct::{Plan, RowTarget};
+use max_pool::Pooling;
 use taps::Direction;
 
 /// Tasks to aim at: enough for many cores, and for the last one not to keep the others waiting.
 const TASKS: usize = 32;
-
-/// Parts at most of a sum over images; each takes memory for a whole weight gradient.
-const MOST_PARTS: usize = 16;
 
 /// What happens to the sums of a tile before they are written.
 #[derive(Clone, Copy)]
@@ -57,6 +60,21 @@ struct Epilogue<'a> {
     /// One value per channel.
     bias: Option<&'a [f32]>,
     relu: bool,
+}
+
+impl<'a> Epilogue<'a> {
+    /// Nothing.
+    const NONE: Self = Self {
+        bias: None,
+        relu: false,
+    };
+
+    fn of(layer: &Affine<'a>) -> Self {
+        Self {
+            bias: layer.bias,
+            relu: layer.activation == Activation::Relu,
+        }
+    }
 }
 
 /// A result that many tasks write, each its own part.
@@ -101,11 +119,115 @@ pub fn forward(
         check("bias", bias.len(), shape.outputs);
     }
     let plan = Plan::new(set, shape, Direction::Forward, layer.weights);
-    let epilogue = Epilogue {
-        bias: layer.bias,
-        relu: layer.activation == Activation::Relu,
-    };
-    correlate(set, &plan, x, epilogue, y);
+    correlate(set, &plan, x, Epilogue::of(&layer), y);
+}
+
+/// [`forward`], then the maximum of every window over its output, which itself is never stored.
+///
+/// `pooled` is in lanes `[outputs, pooled height, pooled width]`; `argmax` has a byte for each of its
+/// floats: the place within the window, row by row, of the first of the largest values. NaN is larger
+/// than every number.
+///
+/// # Panics
+/// If a slice has another length than the shapes demand, or the window has more than 256 places.
+pub fn forward_max_pool(
+    set: InstructionSet,
+    shape: &Conv2dShape,
+    layer: Affine<'_>,
+    window: Window,
+    x: &[f32],
+    pooled: &mut [f32],
+    argmax: &mut [u8],
+) {
+    let pooling = pooling(shape, window);
+    let output_len = pooling.channels * pooling.plane() * LANES;
+    check(
+        "x",
+        x.len(),
+        lanes_len(shape.images, shape.input_features()),
+    );
+    check("weights", layer.weights.len(), shape.weights());
+    check("pooled", pooled.len(), blocks(shape.images) * output_len);
+    check("argmax", argmax.len(), pooled.len());
+    if let Some(bias) = layer.bias {
+        check("bias", bias.len(), shape.outputs);
+    }
+    if pooled.is_empty() {
+        return;
+    }
+    let plan = Plan::new(set, shape, Direction::Forward, layer.weights);
+    let source_len = plan.source_len();
+    pooled
+        .par_chunks_mut(output_len)
+        .zip(argmax.par_chunks_mut(output_len))
+        .enumerate()
+        .with_max_len(1)
+        .for_each(|(block, (output, argmax))| {
+            with_scratch(pooling.ring_len(), |ring| {
+                set.run(PooledBlock {
+                    plan: &plan,
+                    source: &x[block * source_len..][..source_len],
+                    epilogue: Epilogue::of(&layer),
+                    pooling: &pooling,
+                    ring,
+                    output,
+                    argmax,
+                });
+            });
+        });
+}
+
+/// How a window moves over the output of a convolution.
+fn pooling(shape: &Conv2dShape, window: Window) -> Pooling {
+    let places = window.kernel[0] * window.kernel[1];
+    assert!(
+        places <= max_pool::MOST_PLACES,
+        "a window of {places} places, where at most {} can be told apart",
+        max_pool::MOST_PLACES
+    );
+    Pooling {
+        channels: shape.outputs,
+        axes: window.axes(shape.output()),
+    }
+}
+
+/// One block of images, convolved and pooled.
+struct PooledBlock<'a> {
+    plan: &'a Plan,
+    source: &'a [f32],
+    epilogue: Epilogue<'a>,
+    pooling: &'a Pooling,
+    ring: &'a mut [f32],
+    output: &'a mut [f32],
+    argmax: &'a mut [u8],
+}
+
+impl Kernel for PooledBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let [rows, _] = self.pooling.axes;
+        let (ring_rows, row_len) = (self.pooling.ring_rows(), self.pooling.row_len());
+        let mut done = 0;
+        for y in 0..rows.output {
+            let inside = rows.inside(y);
+            let start = y * rows.stride;
+            for row in done.max((start + inside.start).saturating_sub(rows.before))
+                ..(start + inside.end).saturating_sub(rows.before)
+            {
+                let target = RowTarget {
+                    start: self.ring[row % ring_rows * row_len..].as_mut_ptr(),
+                    channel_stride: ring_rows * row_len,
+                };
+                // SAFETY: the ring holds a row of every channel at each of its places.
+                unsafe { direct::row(isa, self.plan, self.source, row, self.epilogue, target) };
+                done = row + 1;
+            }
+            self.pooling
+                .pool_row(isa, self.ring, y, self.output, self.argmax);
+        }
+    }
 }
 
 /// Every row of every block, in parallel.
@@ -163,189 +285,6 @@ impl Kernel for Rows<'_> {
             };
             // SAFETY: `correlate` gives every task rows of its own within the result.
             unsafe { direct::row(isa, self.plan, self.source, y, self.epilogue, target) };
-        }
-    }
-}
-
-/// The forward pass that a backward pass belongs to.
-#[derive(Clone, Copy, Debug)]
-pub struct Recorded<'a> {
-    /// The input, in lanes.
-    pub x: &'a [f32],
-    /// Row-major `[kernel height, kernel width, inputs, outputs]`.
-    pub weights: &'a [f32],
-    /// The output, in lanes.
-    pub y: &'a [f32],
-    /// What followed the sums.
-    pub activation: Activation,
-}
-
-/// The gradients to compute; what nobody needs is `None`.
-#[derive(Debug, Default)]
-pub struct Gradients<'a> {
-    /// Of the input, in lanes.
-    pub input: Option<&'a mut [f32]>,
-    /// Of the weights, row-major `[kernel height, kernel width, inputs, outputs]`.
-    pub weights: Option<&'a mut [f32]>,
-    /// Of the bias, `[outputs]`.
-    pub bias: Option<&'a mut [f32]>,
-}
-
-/// The gradients of a convolution from that of its output, in lanes, zero in empty lanes.
-///
-/// # Panics
-/// If a slice has another length than the shape demands.
-pub fn backward(
-    set: InstructionSet,
-    shape: &Conv2dShape,
-    recorded: Recorded<'_>,
-    grad_output: &[f32],
-    gradients: Gradients<'_>,
-) {
-    let (input_len, output_len) = (
-        shape.input_features() * LANES,
-        shape.output_features() * LANES,
-    );
-    let blocks = blocks(shape.images);
-    check("x", recorded.x.len(), blocks * input_len);
-    check("weights", recorded.weights.len(), shape.weights());
-    check("y", recorded.y.len(), blocks * output_len);
-    check("grad_output", grad_output.len(), blocks * output_len);
-    let mut no_input = [];
-    let wants_input = gradients.input.is_some();
-    let grad_input = gradients.input.unwrap_or(&mut no_input);
-    if wants_input {
-        check("grad_input", grad_input.len(), blocks * input_len);
-    }
-    for (what, gradient, len) in [
-        ("grad_weights", &gradients.weights, shape.weights()),
-        ("grad_bias", &gradients.bias, shape.outputs),
-    ] {
-        if let Some(gradient) = gradient {
-            check(what, gradient.len(), len);
-        }
-    }
-    let plan = wants_input.then(|| Plan::new(set, shape, Direction::Gradient, recorded.weights));
-    let parts = blocks.min(MOST_PARTS);
-    let part_blocks = blocks.div_ceil(parts.max(1)).max(1);
-    let weights_len = gradients.weights.as_ref().map_or(0, |_| shape.weights());
-    let bias_len = gradients.bias.as_ref().map_or(0, |_| shape.outputs);
-    let part_len = (weights_len + bias_len).max(1);
-    let grad_len = match recorded.activation {
-        Activation::Linear => 0,
-        Activation::Relu => output_len,
-    };
-    let padded_len = if weights_len > 0 {
-        grad_weights::padded_len(shape)
-    } else {
-        0
-    };
-    let parts = blocks.div_ceil(part_blocks);
-    let shared = Shared(grad_input.as_mut_ptr());
-    with_scratch(parts * part_len, |sums| {
-        sums.par_chunks_mut(part_len)
-            .enumerate()
-            .with_max_len(1)
-            .for_each(|(part, sums)| {
-                sums.fill(0.0);
-                let (sum_weights, sum_bias) = sums.split_at_mut(weights_len);
-                for block in part * part_blocks..blocks.min((part + 1) * part_blocks) {
-                    with_scratch(grad_len + padded_len, |scratch| {
-                        let (grad, padded) = scratch.split_at_mut(grad_len);
-                        set.run(BackwardBlock {
-                            shape,
-                            plan: plan.as_ref(),
-                            x: &recorded.x[block * input_len..][..input_len],
-                            y: &recorded.y[block * output_len..][..output_len],
-                            activation: recorded.activation,
-                            grad_output: &grad_output[block * output_len..][..output_len],
-                            grad,
-                            padded,
-                            grad_input: shared.start().wrapping_add(block * input_len),
-                            sum_weights,
-                            sum_bias: &mut sum_bias[..bias_len],
-                        });
-                    });
-                }
-            });
-        add_parts(gradients.weights, sums, part_len, 0);
-        add_parts(gradients.bias, sums, part_len, weights_len);
-    });
-}
-
-/// Adds the parts of a sum in order.
-fn add_parts(gradient: Option<&mut [f32]>, parts: &[f32], part_len: usize, start: usize) {
-    let Some(gradient) = gradient else { return };
-    gradient.fill(0.0);
-    for part in parts.chunks_exact(part_len) {
-        for (sum, value) in gradient.iter_mut().zip(&part[start..]) {
-            *sum += value;
-        }
-    }
-}
-
-/// The backward pass of one block of images.
-struct BackwardBlock<'a> {
-    shape: &'a Conv2dShape,
-    /// Of the input gradient, if it is wanted.
-    plan: Option<&'a Plan>,
-    x: &'a [f32],
-    y: &'a [f32],
-    activation: Activation,
-    grad_output: &'a [f32],
-    /// Room for the gradient before the activation.
-    grad: &'a mut [f32],
-    /// Room for one channel between zeros; empty if the weight gradient is not wanted.
-    padded: &'a mut [f32],
-    /// The block of the input gradient.
-    grad_input: *mut f32,
-    /// Added to, if wanted.
-    sum_weights: &'a mut [f32],
-    sum_bias: &'a mut [f32],
-}
-
-impl Kernel for BackwardBlock<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let grad = match self.activation {
-            Activation::Linear => self.grad_output,
-            Activation::Relu => {
-                let outputs = self.y.as_chunks::<LANES>().0;
-                let grads = self.grad_output.as_chunks::<LANES>().0;
-                let targets = self.grad.as_chunks_mut::<LANES>().0;
-                for ((target, y), grad) in targets.iter_mut().zip(outputs).zip(grads) {
-                    isa.store(target, isa.select_gt_zero(isa.load(y), isa.load(grad)));
-                }
-                &*self.grad
-            }
-        };
-        if let Some(plan) = self.plan {
-            let row_len = plan.result_columns * LANES;
-            let epilogue = Epilogue {
-                bias: None,
-                relu: false,
-            };
-            for y in 0..plan.result_rows {
-                let target = RowTarget {
-                    start: self.grad_input.wrapping_add(y * row_len),
-                    channel_stride: plan.result_rows * row_len,
-                };
-                // SAFETY: every block of the input gradient belongs to one task.
-                unsafe { direct::row(isa, plan, grad, y, epilogue, target) };
-            }
-        }
-        if !self.sum_weights.is_empty() {
-            grad_weights::add_block(isa, self.shape, self.x, grad, self.padded, self.sum_weights);
-        }
-        let planes = grad.chunks_exact((grad.len() / self.shape.outputs.max(1)).max(1));
-        for (sum, plane) in self.sum_bias.iter_mut().zip(planes) {
-            let mut lanes = isa.zero();
-            for vector in plane.as_chunks::<LANES>().0 {
-                lanes = isa.add(lanes, isa.load(vector));
-            }
-            *sum += isa.sum(lanes);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use taskweave_kernels::check::{Tolerance, assert_close_each, noise};
-use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, Recorded};
+use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, MaxPooled, Recorded};
 use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch::{self, InstructionSet};
 use taskweave_kernels::lanes::{lanes_len, pack, unpack};
@@ -86,6 +86,7 @@ fn check(set: InstructionSet, shape: &Conv2dShape, relu: bool) {
         weights: &weights,
         y: &y_lanes,
         activation,
+        max_pool: None,
     };
     let grad_lanes = packed(set, images, &grad_output);
     let gradients = Gradients {
@@ -126,6 +127,143 @@ fn check(set: InstructionSet, shape: &Conv2dShape, relu: bool) {
         alone, grad_weights,
         "a gradient depends on which others are wanted"
     );
+}
+
+/// Max pooling of planes in f64 as it is defined, with the place of every maximum.
+fn max_pool(planes: &[f64], size: [usize; 2], window: Window) -> (Vec<f64>, Vec<usize>) {
+    let [rows, columns] = window.axes(size);
+    let (mut maxima, mut places) = (Vec::new(), Vec::new());
+    for plane in planes.chunks_exact(size[0] * size[1]) {
+        for y in 0..rows.output {
+            for x in 0..columns.output {
+                let (mut best, mut at) = (f64::NEG_INFINITY, 0);
+                for ky in rows.inside(y) {
+                    for kx in columns.inside(x) {
+                        let row = y * rows.stride + ky - rows.before;
+                        let column = x * columns.stride + kx - columns.before;
+                        let value = plane[row * size[1] + column];
+                        if value > best {
+                            (best, at) = (value, row * size[1] + column);
+                        }
+                    }
+                }
+                maxima.push(best);
+                places.push(at);
+            }
+        }
+    }
+    (maxima, places)
+}
+
+/// A convolution with pooling is the convolution, then pooling of what it gave.
+fn check_pooled(set: InstructionSet, shape: &Conv2dShape, pool: Window, relu: bool) {
+    let size = shape.output();
+    let pooled_plane: usize = pool.output(size).iter().product();
+    if pooled_plane == 0 {
+        return;
+    }
+    let images = shape.images;
+    let x = packed(set, images, &noise(1, images * shape.input_features()));
+    let (weights, bias) = (noise(2, shape.weights()), noise(3, shape.outputs));
+    let activation = if relu {
+        Activation::Relu
+    } else {
+        Activation::Linear
+    };
+    let layer = Affine {
+        weights: &weights,
+        bias: Some(&bias),
+        activation,
+    };
+    let features = shape.outputs * pooled_plane;
+    let mut y = vec![f32::NAN; lanes_len(images, features)];
+    let mut argmax = vec![0; y.len()];
+    conv2d::forward_max_pool(set, shape, layer, pool, &x, &mut y, &mut argmax);
+    let mut before = vec![f32::NAN; lanes_len(images, shape.output_features())];
+    conv2d::forward(set, shape, layer, &x, &mut before);
+    let rows = unpacked(set, images, &before, shape.output_features());
+    let (maxima, places) = max_pool(&exact(&rows), size, pool);
+    assert_close_each(&unpacked(set, images, &y, features), &maxima, |_| {
+        Tolerance::EXACT
+    });
+
+    // The gradient of the unpooled output, by hand, then through the convolution alone.
+    let grad_output = noise(4, images * features);
+    let mut grad = vec![0.0; rows.len()];
+    let plane = size[0] * size[1];
+    for (at, (&place, &value)) in places.iter().zip(&grad_output).enumerate() {
+        if !relu || maxima[at] > 0.0 {
+            grad[at / pooled_plane * plane + place] += value;
+        }
+    }
+    let run = |max_pool, y: &[f32], grad_output: &[f32]| {
+        let recorded = Recorded {
+            x: &x,
+            weights: &weights,
+            y,
+            activation: if max_pool {
+                activation
+            } else {
+                Activation::Linear
+            },
+            max_pool: max_pool.then_some(MaxPooled {
+                window: pool,
+                argmax: &argmax,
+            }),
+        };
+        let mut grads = (
+            vec![0.0; x.len()],
+            vec![0.0; weights.len()],
+            vec![0.0; shape.outputs],
+        );
+        let gradients = Gradients {
+            input: Some(&mut grads.0),
+            weights: Some(&mut grads.1),
+            bias: Some(&mut grads.2),
+        };
+        let grad_lanes = packed(set, images, grad_output);
+        conv2d::backward(set, shape, recorded, &grad_lanes, gradients);
+        grads
+    };
+    let fused = run(true, &y, &grad_output);
+    let apart = run(false, &before, &grad);
+    // Overlapping windows may add up in another order.
+    let tolerance = |values: &[f32]| {
+        let largest = values.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+        Tolerance::absolute(1e-5 * f64::from(largest))
+    };
+    for (fused, apart) in [
+        (&fused.0, &apart.0),
+        (&fused.1, &apart.1),
+        (&fused.2, &apart.2),
+    ] {
+        assert_close_each(fused, apart, |_| tolerance(apart));
+    }
+}
+
+#[test]
+fn pooling_behind_a_convolution_is_pooling_of_what_it_gives() {
+    let same = window([3, 3], [1, 1], Padding::Same);
+    for &set in dispatch::all() {
+        for (kernel, stride) in [
+            ([2, 2], [1, 1]),
+            ([2, 2], [2, 2]),
+            ([3, 2], [2, 3]),
+            ([1, 1], [3, 2]),
+            ([5, 5], [1, 1]),
+        ] {
+            for padding in [Padding::Same, Padding::Valid] {
+                let pool = window(kernel, stride, padding);
+                for (images, channels, size) in [
+                    (1, [1, 9], [5, 6]),
+                    (17, [3, 2], [7, 4]),
+                    (0, [1, 1], [3, 3]),
+                ] {
+                    check_pooled(set, &shape(images, channels, size, same), pool, images != 1);
+                }
+            }
+        }
+    }
 }
 
 fn shape(images: usize, channels: [usize; 2], size: [usize; 2], window: Window) -> Conv2dShape {
@@ -213,6 +351,7 @@ fn the_same_numbers_at_any_number_of_threads() {
                 weights: &weights,
                 y: &y,
                 activation: Activation::Relu,
+                max_pool: None,
             };
             let mut grads = (vec![0.0; x.len()], vec![0.0; weights.len()], vec![0.0; 10]);
             let gradients = Gradients {

@@ -1,6 +1,6 @@
 //! A two-dimensional convolution over lanes, with activation and pooling in one pass.
 
-use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, Recorded};
+use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, MaxPooled, Recorded};
 use taskweave_kernels::dense::Affine;
 use taskweave_kernels::dispatch::active;
 use taskweave_kernels::window::{Padding, Window};
@@ -17,6 +17,9 @@ use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 /// `[N, O, H', W']`. With z = ∂L/∂y where y > 0 (relu) or everywhere (linear): ∂L/∂x is z under the
 /// windows that reach x, ∂L/∂weights = Σ x · z over images and pixels, ∂L/∂bias = Σ z.
 ///
+/// With `max_pool` the output is pooled behind the activation, which then is never stored; z goes to
+/// the first of the largest values of each window.
+///
 /// ```
 /// use taskweave::{autograd::Tape, ops::{Activation, Conv2d}, tensor::Tensor};
 /// use taskweave_kernels::window::Padding;
@@ -28,6 +31,7 @@ use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 ///     stride: [1, 1],
 ///     padding: Padding::Same,
 ///     activation: Activation::Linear,
+///     max_pool: None,
 /// };
 /// let y = tape.apply(edges, &[x, weights])?;
 /// assert_eq!(tape.value(y).to_row_major().data(), [-1.0, 2.0, -4.0, 8.0]);
@@ -41,6 +45,8 @@ pub struct Conv2d {
     pub padding: Padding,
     /// What follows the sums.
     pub activation: Activation,
+    /// The window of a max pooling behind that; it has at most 256 places.
+    pub max_pool: Option<Window>,
 }
 
 impl Conv2d {
@@ -110,6 +116,10 @@ impl Op for Conv2d {
         if (height == 0 || width == 0) && shape.height * shape.width > 0 {
             return Err(misfit("the window is larger than the image".to_owned()));
         }
+        let [height, width] = match self.max_pool {
+            Some(window) => operands::pooled(self.name(), inputs, window, [height, width])?,
+            None => [height, width],
+        };
         Ok(TensorSpec::lanes([
             shape.images,
             shape.outputs,
@@ -126,7 +136,14 @@ impl Op for Conv2d {
         };
         let shape = self.shape_of(pass.inputs);
         let (x, y) = (pass.inputs[0].data(), pass.output.data_mut());
-        conv2d::forward(active(), &shape, layer, x, y);
+        match self.max_pool {
+            Some(window) => {
+                pass.saved.resize(y.len().div_ceil(size_of::<f32>()));
+                let argmax = &mut pass.saved.bytes_mut()[..y.len()];
+                conv2d::forward_max_pool(active(), &shape, layer, window, x, y, argmax);
+            }
+            None => conv2d::forward(active(), &shape, layer, x, y),
+        }
         Ok(())
     }
 
@@ -137,6 +154,10 @@ impl Op for Conv2d {
             weights: pass.inputs[1].data(),
             y: pass.output.data(),
             activation: self.activation,
+            max_pool: self.max_pool.map(|window| MaxPooled {
+                window,
+                argmax: &pass.saved.bytes()[..pass.output.data().len()],
+            }),
         };
         let mut grads = pass.grad_inputs.iter_mut();
         let mut next = || Some(grads.next()?.as_mut()?.data_mut());
@@ -165,6 +186,7 @@ mod tests {
             stride,
             padding: Padding::Valid,
             activation: Activation::Linear,
+            max_pool: None,
         };
         let message = |stride, x: [usize; 4], weights: [usize; 4], bias: usize| {
             let (x, weights) = (TensorSpec::lanes(x), TensorSpec::row_major(weights));

@@ -394,6 +394,7 @@ fn convolutions(cases: &mut Vec<Case>) {
                 stride,
                 padding,
                 activation,
+                max_pool: None,
             };
             cases.push(Case::new(op, inputs, move |inputs| {
                 let none = vec![0.0; shape.outputs];

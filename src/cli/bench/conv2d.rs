@@ -71,6 +71,7 @@ fn layer(
         weights: &weights,
         y: &y,
         activation: Activation::Relu,
+        max_pool: None,
     };
     print(measure(name("grad input"), images, work, || {
         let gradients = Gradients {
