@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use taskweave_kernels::buffer::Buffer;
 use taskweave_kernels::check::noise;
-use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, Recorded};
+use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, MaxPooled, Recorded};
 use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch;
 use taskweave_kernels::lanes::lanes_len;
@@ -92,6 +92,48 @@ fn measure() {
                 "forward",
                 time(|| conv2d::forward(set, &shape, layer, &x, &mut y)),
             );
+            let pool = Window {
+                kernel: [2, 2],
+                stride: [1, 1],
+                padding: Padding::Valid,
+            };
+            let pooled_features = outputs * (size - 1) * (size - 1);
+            let mut pooled = Buffer::zeroed(lanes_len(images, pooled_features));
+            let mut argmax = vec![0; pooled.len()];
+            report(
+                "with pooling",
+                time(|| {
+                    conv2d::forward_max_pool(
+                        set,
+                        &shape,
+                        layer,
+                        pool,
+                        &x,
+                        &mut pooled,
+                        &mut argmax,
+                    );
+                }),
+            );
+            let grad_pooled = Buffer::from_slice(&noise(5, pooled.len()));
+            let behind = Recorded {
+                x: &x,
+                weights: &weights,
+                y: &pooled,
+                activation: Activation::Relu,
+                max_pool: Some(MaxPooled {
+                    window: pool,
+                    argmax: &argmax,
+                }),
+            };
+            let all = time(|| {
+                let gradients = Gradients {
+                    input: Some(&mut grad_x),
+                    weights: Some(&mut grad_weights),
+                    bias: Some(&mut grad_bias),
+                };
+                conv2d::backward(set, &shape, behind, &grad_pooled, gradients);
+            });
+            report("both, pooled", all);
             let recorded = Recorded {
                 x: &x,
                 weights: &weights,
