@@ -6,6 +6,7 @@
 //! - [`registry`] lists the datasets by name: where they come from, what identifies them.
 //! - [`DataHome`] is the folder that holds them; [`find`] looks there, [`load`] reads what it finds,
 //!   [`fetch`](fetch()) downloads what is missing.
+//! - [`resize`] brings images to another size.
 //! - [`quickstart`](quickstart()) is the small part of two datasets that the program carries with it.
 //!
 //! ```no_run
@@ -33,6 +34,7 @@ pub mod npy;
 pub mod npz;
 mod quickstart;
 pub mod registry;
+pub mod resize;
 
 pub use error::{DataError, FormatError, Warning};
 pub use fetch::{FailedSource, FetchOptions, Progress, Silent, fetch, load_or_fetch};

@@ -103,6 +103,19 @@ pub enum ImageSetError {
         /// Number of classes.
         classes: usize,
     },
+    /// A size that images cannot be brought to.
+    #[error(
+        "{shape} cannot be resized to {height}x{width}: every side needs a pixel, and at most 1 GiB \
+         of pixels is made"
+    )]
+    Resize {
+        /// The images.
+        shape: ImageShape,
+        /// Rows asked for.
+        height: usize,
+        /// Columns asked for.
+        width: usize,
+    },
     /// Not one name for every class.
     #[error("the images have {classes} classes, but {names} class names are given")]
     ClassNames {
