@@ -6,7 +6,8 @@
 //! - [`registry`] lists the datasets by name: where they come from, what identifies them.
 //! - [`DataHome`] is the folder that holds them; [`find`] looks there, [`load`] reads what it finds,
 //!   [`fetch`](fetch()) downloads what is missing.
-//! - [`resize`] brings images to another size.
+//! - [`resize`] brings images to another size, [`augment`] changes them from epoch to epoch,
+//!   [`Normalisation`] brings their channels to a common scale.
 //! - [`quickstart`](quickstart()) is the small part of two datasets that the program carries with it.
 //!
 //! ```no_run
@@ -20,6 +21,7 @@
 //! # Ok::<(), data::DataError>(())
 //! ```
 
+pub mod augment;
 pub mod cifar;
 mod digest;
 mod error;
@@ -30,6 +32,7 @@ pub mod idx;
 mod images;
 mod load;
 mod mapped;
+mod normalisation;
 pub mod npy;
 pub mod npz;
 mod quickstart;
@@ -43,4 +46,5 @@ pub use home::{DataHome, Origin};
 pub use images::{Dataset, ImageSet, ImageSetError, ImageShape, PixelStore};
 pub use load::{Checked, Part, check, load, load_located};
 pub use mapped::MappedBytes;
+pub use normalisation::{Normalisation, NormalisationError};
 pub use quickstart::{SUBSET_DATASETS, SUBSET_TEST, SUBSET_TRAIN, quickstart, write_subset};

@@ -2,7 +2,7 @@
 //!
 //! The rooms, each importing only from those before it:
 //! [`tensor`] → [`autograd`] → [`ops`] → [`nn`] → [`optim`], [`multitask`] → [`train`] →
-//! [`experiment`] → [`cli`]; [`data`] uses [`tensor`] only and [`metrics`] nothing of ours.
+//! [`experiment`] → [`cli`]; [`data`] uses [`tensor`] and [`random`] only and [`metrics`] nothing of ours.
 
 pub mod autograd;
 pub mod cli;

@@ -105,16 +105,15 @@ pub enum ImageSetError {
     },
     /// A size that images cannot be brought to.
     #[error(
-        "{shape} cannot be resized to {height}x{width}: every side needs a pixel, and at most 1 GiB \
-         of pixels is made"
+        "images of {}x{} cannot be resized to {}x{}: every side needs a pixel, and at most 1 GiB of \
+         pixels is made",
+        from[0], from[1], to[0], to[1]
     )]
     Resize {
-        /// The images.
-        shape: ImageShape,
-        /// Rows asked for.
-        height: usize,
-        /// Columns asked for.
-        width: usize,
+        /// Rows and columns of the images.
+        from: [usize; 2],
+        /// Rows and columns asked for.
+        to: [usize; 2],
     },
     /// Not one name for every class.
     #[error("the images have {classes} classes, but {names} class names are given")]

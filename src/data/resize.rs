@@ -165,9 +165,8 @@ impl ImageSet {
             .filter(|&bytes| bytes as u64 <= LARGEST_ARRAY)
             .filter(|_| ![height, width, from.height, from.width].contains(&0))
             .ok_or(ImageSetError::Resize {
-                shape: from,
-                height,
-                width,
+                from: [from.height, from.width],
+                to: [height, width],
             })?;
         if shape == from {
             return Ok(self.clone());

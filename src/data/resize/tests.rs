@@ -112,7 +112,7 @@ fn sizes_that_cannot_be_are_refused() {
         assert_eq!(
             set.resized(height, width).unwrap_err().to_string(),
             format!(
-                "80 images of 32x32x3 cannot be resized to {height}x{width}: every side needs a \
+                "images of 32x32 cannot be resized to {height}x{width}: every side needs a \
                  pixel, and at most 1 GiB of pixels is made"
             )
         );
