@@ -1,8 +1,8 @@
 //! Datasets of images: the types, one file per format, finding and fetching.
 //!
 //! - [`ImageSet`] and [`Dataset`] hold images and labels that were checked against each other.
-//! - [`idx`], [`npz`], [`npy`] and [`cifar`] read the formats. Whatever a file's header claims is checked
-//!   against what is there, and against a limit, before memory is taken.
+//! - [`idx`], [`npz`], [`npy`] and [`cifar`] read the formats. Whatever a file's header claims is
+//!   checked against what is there, and against a limit, before memory is taken.
 //! - [`registry`] lists the datasets by name: where they come from, what identifies them.
 //! - [`DataHome`] is the folder that holds them; [`find`] looks there, [`load`] reads what it finds,
 //!   [`fetch`](fetch()) downloads what is missing.

@@ -1,10 +1,11 @@
 //! Changes to training images from epoch to epoch: shifted crops, mirror images, squares cut out.
 //!
-//! An image is padded on every side and cropped to its old size at a random place, then mirrored left
-//! to right with some probability, then a square around a random pixel is set to zero, as far as it
-//! lies within the image (T. DeVries, G. W. Taylor, "Improved Regularization of Convolutional Neural
-//! Networks with Cutout", 2017, arXiv:1708.04552). All of this happens to the raw bytes: the zeros of
-//! padding and cutout are black, also where a [`Normalisation`](super::Normalisation) follows.
+//! An image is padded on every side and cropped to its old size at a random place, then mirrored
+//! left to right with some probability, then a square around a random pixel is set to zero, as far
+//! as it lies within the image (T. DeVries, G. W. Taylor, "Improved Regularization of Convolutional
+//! Neural Networks with Cutout", 2017, arXiv:1708.04552). All of this happens to the raw bytes: the
+//! zeros of padding and cutout are black, also where a [`Normalisation`](super::Normalisation)
+//! follows.
 //!
 //! What happens to an image follows from (seed, epoch, index of the image) alone. Every choice has
 //! its own place in that stream: to switch one change off leaves the others as they are.
@@ -157,8 +158,8 @@ impl Augmentation {
     /// Holds the settings to images of `height` × `width`.
     ///
     /// # Errors
-    /// When the probability is none, the padding is 0 or not less than a side, or the square is 0 or
-    /// larger than a side.
+    /// When the probability is none, the padding is 0 or not less than a side, or the square is 0
+    /// or larger than a side.
     pub fn validate(&self, height: usize, width: usize) -> Result<(), AugmentationError> {
         let shorter = height.min(width);
         if !(0.0..=1.0).contains(&self.flip_probability) {
@@ -185,8 +186,8 @@ impl Augmentation {
         Ok(())
     }
 
-    /// Gathers the images of a batch, changed, one after the other into `bytes`, which is brought to
-    /// their length and keeps its memory from batch to batch. Images are changed in parallel.
+    /// Gathers the images of a batch, changed, one after the other into `bytes`, which is brought
+    /// to their length and keeps its memory from batch to batch. Images are changed in parallel.
     ///
     /// # Panics
     /// If an index lies outside the pixels, or the settings are not [valid](Self::validate).

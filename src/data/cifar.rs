@@ -1,9 +1,9 @@
 //! The binary version of CIFAR-10: six files of records, in a gzipped tar archive or in a folder.
 //!
-//! A record is a label byte, then the red, the green and the blue plane of an image of 32×32, each row
-//! by row. Five files hold the images to train on, one those to test with. Of an archive nothing is
-//! written to disk and no path is trusted: members are known by the last part of their names, whatever
-//! folder they are in, and all others are passed over.
+//! A record is a label byte, then the red, the green and the blue plane of an image of 32×32, each
+//! row by row. Five files hold the images to train on, one those to test with. Of an archive
+//! nothing is written to disk and no path is trusted: members are known by the last part of their
+//! names, whatever folder they are in, and all others are passed over.
 //!
 //! Source: A. Krizhevsky, "The CIFAR-10 dataset", <https://www.cs.toronto.edu/~kriz/cifar.html>.
 
@@ -114,8 +114,8 @@ pub(super) fn read_archive(bytes: &[u8], classes: usize) -> Result<Batches, Form
     members.whole()
 }
 
-/// The archive's bytes. Its errors carry a [`FormatError`], which tells them from those of the layers
-/// above.
+/// The archive's bytes. Its errors carry a [`FormatError`], which tells them from those of the
+/// layers above.
 struct Unpacked<'a> {
     stream: MultiGzDecoder<&'a [u8]>,
     left: u64,

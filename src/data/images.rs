@@ -125,8 +125,8 @@ pub enum ImageSetError {
     },
 }
 
-/// Labelled images: pixels from 0 to 255, planar, `[count, channels, height, width]`, and a class for
-/// each. The planes of a colour image are red, green and blue; a grey image has one.
+/// Labelled images: pixels from 0 to 255, planar, `[count, channels, height, width]`, and a class
+/// for each. The planes of a colour image are red, green and blue; a grey image has one.
 #[derive(Clone)]
 pub struct ImageSet {
     pixels: PixelStore,

@@ -22,8 +22,8 @@ pub struct DatasetInfo {
     pub layouts: &'static [Layout],
     /// What to download, each being enough.
     pub downloads: &'static [Download],
-    /// SHA-256 of the official parts as uncompressed IDX files, in the order of [`Part::ALL`]; `None`
-    /// where only the checksum of the download identifies it.
+    /// SHA-256 of the official parts as uncompressed IDX files, in the order of [`Part::ALL`];
+    /// `None` where only the checksum of the download identifies it.
     pub content: Option<[&'static str; 4]>,
 }
 

@@ -1,13 +1,13 @@
-//! Bilinear resizing of images, byte for byte as OpenCV's `resize` does by default (`INTER_LINEAR` on
-//! unsigned bytes).
+//! Bilinear resizing of images, byte for byte as OpenCV's `resize` does by default (`INTER_LINEAR`
+//! on unsigned bytes).
 //!
 //! Pixels are squares whose centres lie at half-integers, and nothing is smoothed before: place `d`
-//! of the target lies at `(d + ½) · from / to − ½` in the source, between two pixels whose weights are
-//! its distances. Beyond the outermost centres the outermost pixel counts alone.
+//! of the target lies at `(d + ½) · from / to − ½` in the source, between two pixels whose weights
+//! are its distances. Beyond the outermost centres the outermost pixel counts alone.
 //!
-//! The arithmetic is OpenCV's fixed point. Weights are rounded to multiples of 2⁻¹¹, halves to even.
-//! A row is first resized by itself, exactly, into values of 8 + 11 bits; then two such rows are
-//! weighted, each product cut to 2 bits after the point, and their sum rounded, halves up.
+//! The arithmetic is OpenCV's fixed point. Weights are rounded to multiples of 2⁻¹¹, halves to
+//! even. A row is first resized by itself, exactly, into values of 8 + 11 bits; then two such rows
+//! are weighted, each product cut to 2 bits after the point, and their sum rounded, halves up.
 //!
 //! Source: OpenCV 4, `modules/imgproc/src/resize.cpp` (`resizeGeneric_`, `HResizeLinear`,
 //! `VResizeLinear` for unsigned bytes).
@@ -34,7 +34,8 @@ struct Tap {
 enum Edge {
     /// The outermost pixel gets all the weight, as along a row.
     Alone,
-    /// Both neighbours are the outermost pixel, as down a column: the rounding of two products stays.
+    /// Both neighbours are the outermost pixel, as down a column: the rounding of two products
+    /// stays.
     Twice,
 }
 
