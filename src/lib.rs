@@ -1,8 +1,8 @@
 //! Trains image classifiers on an ordinary CPU, and shows whether one network can do the work of several.
 //!
-//! The rooms, each importing only from those before it:
-//! [`tensor`] → [`autograd`] → [`ops`] → [`nn`] → [`optim`], [`multitask`] → [`train`] →
-//! [`experiment`] → [`cli`]; [`data`] uses [`tensor`] only and [`metrics`] nothing of ours.
+//! The rooms, each importing only from those before it: [`tensor`] → [`autograd`] → [`ops`] →
+//! [`nn`] → [`optim`], [`multitask`] → [`train`] → [`experiment`] → [`cli`]; [`data`] uses
+//! [`tensor`] and [`random`] only and [`metrics`] nothing of ours.
 
 pub mod autograd;
 pub mod cli;

@@ -23,6 +23,8 @@ pub enum Purpose {
     OwnerTies = 4,
     /// The operands of benchmarks.
     Benchmark = 5,
+    /// How an image is changed before the net sees it; the index is that of the image.
+    Augmentation = 6,
 }
 
 /// A random stream.

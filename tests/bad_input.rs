@@ -193,6 +193,41 @@ fn damaged_npz_files_end_a_run_with_a_sentence() {
 }
 
 #[test]
+fn damaged_archives_are_no_datasets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cifar-10-binary.tar.gz");
+    let archive = |name: &str, bytes: &[u8]| {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, name, bytes).unwrap();
+        builder.into_inner().unwrap()
+    };
+    let one = archive("a/data_batch_1.bin", &[1; 3073]);
+    let labels = archive("a/test_batch.bin", &[10; 3073]);
+    let short = archive("a/test_batch.bin", &[1; 3000]);
+    for (bytes, part) in [
+        (
+            b"<html>Not found</html>".to_vec(),
+            "its gzip data is damaged",
+        ),
+        (one.clone(), "its gzip data is damaged"),
+        (gzip(b"no archive"), "it is not a whole tar archive: "),
+        (gzip(&one[..600]), "data_batch_1.bin: it is cut off after"),
+        (gzip(&one), "it has no member data_batch_2.bin"),
+        (gzip(&one)[..50].to_vec(), "damaged or cut off"),
+        (gzip(&labels), "test_batch.bin: label 10 of image 0"),
+        (gzip(&short), "test_batch.bin: it has 3000 bytes"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let home = folder.path().to_str().unwrap();
+        let at = format!("{}: ", path.display());
+        let fetch = ["data", "fetch", "cifar-10", "--data-dir", home];
+        assert_fails(folder.path(), 1, &fetch, &[&at, part]);
+    }
+}
+
+#[test]
 fn label_files_that_are_none_end_a_report_with_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -291,27 +291,3 @@ fn a_damaged_file_is_named_and_left_in_place() {
     );
     assert_eq!(fs::read(&path).unwrap().len(), whole.len() / 2);
 }
-
-#[test]
-fn an_archive_is_found_and_checked_but_not_read() {
-    let (folder, home) = folder();
-    let path = folder.path().join("cifar-10-binary.tar.gz");
-    let cifar = registry::dataset("cifar-10").unwrap();
-    fs::write(&path, gzip(&[5; 1000])).unwrap();
-    assert_eq!(
-        sentence("cifar-10", &home),
-        "cifar-10 cannot be loaded yet: reading its archive is not supported; \
-         mnist and fashion-mnist can be"
-    );
-    let checked = data::check(&data::find(cifar, &home).unwrap()).unwrap();
-    assert_eq!(checked.len(), 1);
-    assert!(!checked[0].is_official() && checked[0].official.is_some());
-    fs::write(&path, &gzip(&[5; 1000])[..20]).unwrap();
-    let text = data::check(&data::find(cifar, &home).unwrap())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        text.contains("its gzip data is damaged or cut off"),
-        "{text}"
-    );
-}

@@ -10,7 +10,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("files", &[]),
     ("tensor", &[]),
     ("metrics", &[]),
-    ("data", &["files", "tensor"]),
+    ("data", &["random", "files", "tensor"]),
     ("autograd", &["tensor"]),
     ("ops", &["autograd"]),
     ("nn", &["random", "ops"]),

@@ -72,30 +72,52 @@ pub fn unpack(
         });
 }
 
+/// What becomes of a pixel: `(pixel - mean) / divisor`, each step correctly rounded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PixelScale {
+    /// What is taken off, in units of the pixel.
+    pub mean: f32,
+    /// What the rest is divided by.
+    pub divisor: f32,
+}
+
+impl PixelScale {
+    /// `pixel / divisor`: 255 gives values from 0 to 1.
+    pub const fn divide_by(divisor: f32) -> Self {
+        Self { mean: 0.0, divisor }
+    }
+}
+
 /// Images to gather from a table of u8 pixels; see [`pack_u8`].
 #[derive(Clone, Copy, Debug)]
 pub struct PixelGather<'a> {
-    /// Row-major `[images of the table][features]`.
+    /// Row-major `[images of the table][features]`, the features of an image channel after channel.
     pub pixels: &'a [u8],
     /// Bytes of one image.
     pub features: usize,
     /// Rows of the table, in the order of the batch; a row may occur more than once.
     pub indices: &'a [usize],
-    /// Every pixel is divided by this, correctly rounded: 255 gives values from 0 to 1.
-    pub divisor: f32,
+    /// One for every channel of `features / scales.len()` pixels; a single one serves all.
+    pub scales: &'a [PixelScale],
 }
 
-/// Gathers images of u8 pixels into lanes as `pixel / divisor`, empty lanes zeroed.
+/// Gathers images of u8 pixels into lanes, scaled channel by channel, empty lanes zeroed.
 ///
 /// # Panics
-/// If an index lies outside the table, or `lanes` is not [`lanes_len`] of the indices.
+/// If an index lies outside the table, `lanes` is not [`lanes_len`] of the indices, or the features
+/// are not as many for every channel.
 pub fn pack_u8(set: InstructionSet, gather: PixelGather<'_>, lanes: &mut [f32]) {
     let PixelGather {
         pixels,
         features,
         indices,
-        divisor,
+        scales,
     } = gather;
+    assert!(
+        !scales.is_empty() && features.is_multiple_of(scales.len()),
+        "{features} features in {} channels",
+        scales.len()
+    );
     check("lanes", lanes.len(), lanes_len(indices.len(), features));
     if features == 0 {
         return;
@@ -117,7 +139,7 @@ pub fn pack_u8(set: InstructionSet, gather: PixelGather<'_>, lanes: &mut [f32]) 
             }
             set.run(PackBlockU8 {
                 sources,
-                divisor,
+                scales,
                 block,
             });
         });
@@ -166,7 +188,7 @@ impl Kernel for PackBlock<'_> {
 /// One block from sixteen rows of bytes, each a whole row or empty.
 struct PackBlockU8<'a> {
     sources: [&'a [u8]; LANES],
-    divisor: f32,
+    scales: &'a [PixelScale],
     block: &'a mut [f32],
 }
 
@@ -177,23 +199,26 @@ impl Kernel for PackBlockU8<'_> {
     fn run<I: Isa>(self, isa: I) {
         let Self {
             sources,
-            divisor,
+            scales,
             block,
         } = self;
-        let divisor = isa.splat(divisor);
         let (vectors, _) = block.as_chunks_mut::<LANES>();
+        let plane = vectors.len() / scales.len();
         let mut start = 0;
-        for square in vectors.chunks_mut(LANES) {
-            let mut rows = [isa.zero(); LANES];
-            for (row, source) in rows.iter_mut().zip(&sources) {
-                if let Some(values) = source.get(start..start + square.len()) {
-                    let mut bytes = [0; LANES];
-                    bytes[..values.len()].copy_from_slice(values);
-                    *row = isa.div(isa.load_u8(&bytes), divisor);
+        for (channel, scale) in vectors.chunks_mut(plane).zip(scales) {
+            let (mean, divisor) = (isa.splat(scale.mean), isa.splat(scale.divisor));
+            for square in channel.chunks_mut(LANES) {
+                let mut rows = [isa.zero(); LANES];
+                for (row, source) in rows.iter_mut().zip(&sources) {
+                    if let Some(values) = source.get(start..start + square.len()) {
+                        let mut bytes = [0; LANES];
+                        bytes[..values.len()].copy_from_slice(values);
+                        *row = isa.div(isa.sub(isa.load_u8(&bytes), mean), divisor);
+                    }
                 }
+                store_columns(isa, rows, square);
+                start += square.len();
             }
-            store_columns(isa, rows, square);
-            start += LANES;
         }
     }
 }

@@ -27,7 +27,8 @@ Examples:
 The data folder is --data-dir, else the environment variable TASKWEAVE_HOME, else
 $XDG_CACHE_HOME/taskweave, else ~/.cache/taskweave. It may hold mnist.npz, as Keras has it, or the
 IDX files of MNIST and Fashion-MNIST, plain or gzipped, in mnist/ and fashion-mnist/, and
-cifar-10-binary.tar.gz. What is there is used as it is, offline.";
+cifar-10-binary.tar.gz, or what is in it, in cifar-10-batches-bin/. What is there is used as it is,
+offline.";
 
 /// The arguments of `taskweave data`.
 #[derive(Args, Debug)]
@@ -55,7 +56,7 @@ enum DataCommand {
         TASKWEAVE_MIRROR is an address to try before all others; it is laid out like a data folder.\n\
         A download that broke off is carried on by the next one.")]
     Fetch {
-        /// Which datasets [default: mnist and fashion-mnist]
+        /// Which datasets [default: all]
         names: Vec<String>,
         /// No progress: only warnings and errors on stderr
         #[arg(long)]
@@ -64,7 +65,8 @@ enum DataCommand {
     /// Read datasets whole and compare them with the official ones
     #[command(after_help = "Example:\n  taskweave data verify mnist\n\n\
         official: these are the official images and labels, whatever the compression.\n\
-        unknown: whole, but not the official content.\n\
+        unknown: whole, but not the official content, or none is known to compare with (the files of\n\
+        cifar-10 out of their archive).\n\
         damaged: cannot be used. missing: not in the data folder.\n\
         The exit code is 1 where a file is damaged, or a dataset that was named is missing.")]
     Verify {
@@ -230,10 +232,7 @@ fn fetch(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let infos = if names.is_empty() {
-        DATASETS
-            .into_iter()
-            .filter(|info| info.is_readable())
-            .collect()
+        DATASETS.to_vec()
     } else {
         named(names)?
     };

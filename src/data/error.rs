@@ -1,11 +1,13 @@
 //! What can be wrong with data, and what is only worth a warning.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use zip::result::ZipError;
 
+use super::cifar::RECORD_BYTES;
 use super::idx::Kind;
 use super::npy::NpyError;
 use super::{FailedSource, ImageSetError, Part};
@@ -135,9 +137,70 @@ pub enum FormatError {
     /// No images at all.
     #[error("it holds no images")]
     Empty,
+    /// A file of records ends within one.
+    #[error(
+        "it has {bytes} bytes, which are no whole number of records of {RECORD_BYTES} \
+         (a label and 3x32x32 pixels)"
+    )]
+    Records {
+        /// Its bytes.
+        bytes: u64,
+    },
+    /// The tar archive within the gzip data is not whole.
+    #[error("it is not a whole tar archive: {0}")]
+    Tar(io::Error),
+    /// Something is wrong with a member of an archive.
+    #[error("its member {member}: {reason}")]
+    InMember {
+        /// Which one.
+        member: &'static str,
+        /// What is wrong with it.
+        reason: Box<FormatError>,
+    },
+    /// A member of an archive is missing.
+    #[error("it has no member {member}; it has {}", if found.is_empty() { "none" } else { found })]
+    MemberMissing {
+        /// Which one.
+        member: &'static str,
+        /// The names of those that are there.
+        found: String,
+    },
+    /// A member occurs twice, so that nobody can tell which one is meant.
+    #[error("it occurs more than once in the archive")]
+    MemberTwice,
+    /// A member is a link, a folder or the like.
+    #[error("it is no regular file")]
+    NoRegularFile,
+    /// A member ends before the size that the archive gives for it.
+    #[error("it is cut off after {found} of {expected} bytes")]
+    CutOff {
+        /// Bytes that are there.
+        found: u64,
+        /// Bytes that should be there.
+        expected: u64,
+    },
     /// Images and labels do not go together.
     #[error(transparent)]
     Images(#[from] ImageSetError),
+}
+
+/// Names within an archive that a message shows, and characters of each.
+const MOST_NAMES: usize = 10;
+const LONGEST_NAME: usize = 40;
+
+/// The names of `count` things within an archive, as far as they fit a sentence.
+pub(super) fn brief_names<'a>(names: impl Iterator<Item = Cow<'a, str>>, count: usize) -> String {
+    let mut shown: Vec<String> = names
+        .take(MOST_NAMES)
+        .map(|name| {
+            let shown: String = name.chars().take(LONGEST_NAME).collect();
+            shown.escape_debug().to_string()
+        })
+        .collect();
+    if count > MOST_NAMES {
+        shown.push(format!("and {} more", count - MOST_NAMES));
+    }
+    shown.join(", ")
 }
 
 fn by(dims: &[usize]) -> String {
@@ -187,16 +250,6 @@ pub enum DataError {
         "there is no home folder to keep data in; name a folder with --data-dir or TASKWEAVE_HOME"
     )]
     NoHome,
-    /// The dataset can be downloaded and checked, but not read.
-    #[error(
-        "{dataset} cannot be loaded yet: reading its archive is not supported; {readable} can be"
-    )]
-    NotReadable {
-        /// The dataset.
-        dataset: &'static str,
-        /// Those that can be read.
-        readable: String,
-    },
     /// Something is wrong with a file.
     #[error("{}: {reason}", path.display())]
     InFile {

@@ -56,9 +56,6 @@ pub fn load_or_fetch(
     progress: &mut dyn Progress,
 ) -> Result<(Dataset, Vec<Warning>), DataError> {
     let info = registry::dataset(name)?;
-    if !info.is_readable() {
-        return Err(registry::not_readable(info));
-    }
     load_located(&fetch(info, home, options, progress)?)
 }
 

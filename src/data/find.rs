@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::registry::{DatasetInfo, Layout};
-use super::{DataError, DataHome, Part};
+use super::{DataError, DataHome, Part, cifar};
 
 /// The files of a dataset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +14,10 @@ pub enum Source {
     Npz(PathBuf),
     /// An IDX file for each of [`Part::ALL`].
     Idx([PathBuf; 4]),
-    /// An archive.
+    /// A gzipped tar archive with all of [`cifar::FILES`].
     Archive(PathBuf),
+    /// Each of [`cifar::FILES`].
+    Batches([PathBuf; 6]),
 }
 
 impl Source {
@@ -24,14 +26,19 @@ impl Source {
         match self {
             Self::Npz(path) | Self::Archive(path) => std::slice::from_ref(path),
             Self::Idx(paths) => paths,
+            Self::Batches(paths) => paths,
         }
     }
 
-    /// The file that a part is in.
+    /// The file that a part is in, or begins in.
     pub(super) fn file_of(&self, part: Part) -> &Path {
         match self {
             Self::Npz(path) | Self::Archive(path) => path,
             Self::Idx(paths) => &paths[part.index()],
+            Self::Batches(paths) => match part {
+                Part::TrainImages | Part::TrainLabels => &paths[0],
+                Part::TestImages | Part::TestLabels => &paths[cifar::TRAINING_FILES],
+            },
         }
     }
 }
@@ -83,6 +90,7 @@ fn describe(layout: &Layout) -> String {
             let stems = Part::ALL.map(Part::idx_stem).join(", ");
             format!("{stems}, each plain or .gz, in {folder}/")
         }
+        Layout::Batches(folder) => format!("{} in {folder}/", cifar::FILES.join(", ")),
     }
 }
 
@@ -102,6 +110,14 @@ fn find_layout(layout: &Layout, home: &Path) -> Result<Option<Source>, DataError
                 paths.extend(found);
             }
             <[PathBuf; 4]>::try_from(paths).ok().map(Source::Idx)
+        }
+        Layout::Batches(folder) => {
+            let folder = home.join(folder);
+            let mut paths = Vec::new();
+            for file in cifar::FILES {
+                paths.extend(existing(folder.join(file))?);
+            }
+            <[PathBuf; 6]>::try_from(paths).ok().map(Source::Batches)
         }
     })
 }

@@ -13,7 +13,7 @@ pub struct ImageShape {
     pub height: usize,
     /// Columns of an image.
     pub width: usize,
-    /// Values per pixel: 1 for grey, 3 for colour.
+    /// Planes of an image, each of `height` × `width` bytes: 1 for grey, 3 for colour.
     pub channels: usize,
 }
 
@@ -103,6 +103,18 @@ pub enum ImageSetError {
         /// Number of classes.
         classes: usize,
     },
+    /// A size that images cannot be brought to.
+    #[error(
+        "images of {}x{} cannot be resized to {}x{}: every side needs a pixel, and at most 1 GiB of \
+         pixels is made",
+        from[0], from[1], to[0], to[1]
+    )]
+    Resize {
+        /// Rows and columns of the images.
+        from: [usize; 2],
+        /// Rows and columns asked for.
+        to: [usize; 2],
+    },
     /// Not one name for every class.
     #[error("the images have {classes} classes, but {names} class names are given")]
     ClassNames {
@@ -113,7 +125,8 @@ pub enum ImageSetError {
     },
 }
 
-/// Labelled images: pixels `[count, height, width, channels]` from 0 to 255, and a class for each.
+/// Labelled images: pixels from 0 to 255, planar, `[count, channels, height, width]`, and a class
+/// for each. The planes of a colour image are red, green and blue; a grey image has one.
 #[derive(Clone)]
 pub struct ImageSet {
     pixels: PixelStore,
@@ -163,12 +176,12 @@ impl ImageSet {
         })
     }
 
-    /// All pixels, `[count, height, width, channels]` in row-major order.
+    /// All pixels, `[count, channels, height, width]` in row-major order.
     pub fn pixels(&self) -> &[u8] {
         self.pixels.as_slice()
     }
 
-    /// The pixels of one image, `[height, width, channels]`; `None` where there is no such image.
+    /// The pixels of one image, `[channels, height, width]`; `None` where there is no such image.
     pub fn image(&self, index: usize) -> Option<&[u8]> {
         let size = self.shape.height * self.shape.width * self.shape.channels;
         let start = index.checked_mul(size)?;
@@ -200,7 +213,7 @@ impl ImageSet {
         self.shape.width
     }
 
-    /// Values per pixel.
+    /// Planes of an image.
     pub fn channels(&self) -> usize {
         self.shape.channels
     }
@@ -282,6 +295,18 @@ mod tests {
         assert_eq!(set.image(2), None);
         assert_eq!(set.image(usize::MAX), None);
         assert_eq!((set.labels(), set.count()), (&[9, 0][..], 2));
+    }
+
+    #[test]
+    fn a_colour_image_is_its_planes_one_after_the_other() {
+        let shape = ImageShape {
+            channels: 3,
+            ..SHAPE
+        };
+        let set = ImageSet::new((0..36).collect::<Vec<u8>>(), shape, vec![0, 0], 1).unwrap();
+        let image = set.image(1).unwrap();
+        let blue = &image[2 * 6..];
+        assert_eq!(blue, [30, 31, 32, 33, 34, 35]);
     }
 
     #[test]

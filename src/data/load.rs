@@ -2,19 +2,17 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
-
-use super::digest::{self, StreamDigest};
-use super::error::LARGEST_ARRAY;
+use super::digest;
 use super::find::{Located, Source, find};
 use super::idx::{self, ByteArray, Kind};
 use super::npz::Npz;
 use super::registry::{self, Checksum, DatasetInfo};
 use super::{
-    DataError, DataHome, Dataset, FormatError, ImageSet, ImageSetError, ImageShape, Warning,
+    DataError, DataHome, Dataset, FormatError, ImageSet, ImageSetError, ImageShape, MappedBytes,
+    PixelStore, Warning, cifar,
 };
 
 /// One of the four parts of a dataset in the manner of MNIST.
@@ -86,11 +84,11 @@ impl fmt::Display for Part {
 pub struct Checked {
     /// The file.
     pub path: PathBuf,
-    /// The part; `None` for an archive.
+    /// The part; `None` for an archive, and for a file of its own records.
     pub part: Option<Part>,
-    /// SHA-256 of the content: of the part as an uncompressed IDX file, or of the whole archive.
+    /// SHA-256 of the content: of the part as an uncompressed IDX file, or of the whole file.
     pub sha256: String,
-    /// The official one.
+    /// The official one, where one is known: none is for the files out of an archive.
     pub official: Option<&'static str>,
 }
 
@@ -127,17 +125,11 @@ pub fn load(name: &str, home: &DataHome) -> Result<(Dataset, Vec<Warning>), Data
 /// # Errors
 /// When something is wrong with its files.
 pub fn load_located(located: &Located) -> Result<(Dataset, Vec<Warning>), DataError> {
-    let info = located.info;
-    let parts = read_parts(located)?;
-    let warnings = if located.verified {
-        Vec::new()
-    } else {
-        let checked = check_parts(located, &parts)?;
-        checked
-            .iter()
-            .filter_map(|checked| checked.warning(info.name))
-            .collect()
-    };
+    let (parts, checked) = read(located, !located.verified)?;
+    let warnings = checked
+        .iter()
+        .filter_map(|checked| checked.warning(located.info.name))
+        .collect();
     Ok((build(located, parts)?, warnings))
 }
 
@@ -146,11 +138,7 @@ pub fn load_located(located: &Located) -> Result<(Dataset, Vec<Warning>), DataEr
 /// # Errors
 /// When something is wrong with the files. Another content is none: see [`Checked`].
 pub fn check(located: &Located) -> Result<Vec<Checked>, DataError> {
-    if let Source::Archive(path) = &located.source {
-        return Ok(vec![check_archive(located.info, path)?]);
-    }
-    let parts = read_parts(located)?;
-    let checked = check_parts(located, &parts)?;
+    let (parts, checked) = read(located, true)?;
     build(located, parts)?;
     Ok(checked)
 }
@@ -174,26 +162,105 @@ pub(super) fn content_hash(array: &ByteArray) -> io::Result<String> {
     ]))
 }
 
-fn read_parts(located: &Located) -> Result<[ByteArray; 4], DataError> {
-    let in_file = |path: &Path, reason| DataError::InFile {
-        path: path.to_owned(),
-        reason,
-    };
-    match &located.source {
-        Source::Archive(_) => Err(registry::not_readable(located.info)),
-        Source::Npz(path) => {
-            let classes = located.info.class_names.len();
-            read_npz(path, classes).map_err(|reason| in_file(path, reason))
-        }
+/// The parts, and what their checksums say if they are wanted.
+fn read(
+    located: &Located,
+    with_checksums: bool,
+) -> Result<([ByteArray; 4], Vec<Checked>), DataError> {
+    let classes = located.info.class_names.len();
+    let parts = match &located.source {
+        Source::Archive(path) => return read_archive(located.info, path, with_checksums),
+        Source::Batches(paths) => return read_batches(located.info, paths, with_checksums),
+        Source::Npz(path) => read_npz(path, classes).map_err(in_file(path))?,
         Source::Idx(paths) => {
             let part = |part: Part| {
                 let path = &paths[part.index()];
-                idx::read(path, part.kind()).map_err(|reason| in_file(path, reason))
+                idx::read(path, part.kind()).map_err(in_file(path))
             };
             let [a, b, c, d] = Part::ALL;
-            Ok([part(a)?, part(b)?, part(c)?, part(d)?])
+            [part(a)?, part(b)?, part(c)?, part(d)?]
         }
+    };
+    let checked = if with_checksums {
+        check_parts(located, &parts)?
+    } else {
+        Vec::new()
+    };
+    Ok((parts, checked))
+}
+
+/// Puts the file's name before what is wrong with it.
+fn in_file(path: &Path) -> impl Fn(FormatError) -> DataError {
+    |reason| DataError::InFile {
+        path: path.to_owned(),
+        reason,
     }
+}
+
+/// The parts in an archive, which is unpacked and hashed at the same time: it is large.
+fn read_archive(
+    info: &'static DatasetInfo,
+    path: &Path,
+    with_checksum: bool,
+) -> Result<([ByteArray; 4], Vec<Checked>), DataError> {
+    let map = || MappedBytes::map(&File::open(path)?);
+    let bytes = map().map_err(|error| in_file(path)(error.into()))?;
+    let bytes = bytes.as_slice();
+    let (sha256, batches) = rayon::join(
+        || with_checksum.then(|| digest::sha256(&[bytes])),
+        || cifar::read_archive(bytes, info.class_names.len()),
+    );
+    let parts = batches.map_err(in_file(path))?.into_parts();
+    let checked = sha256.map(|sha256| Checked {
+        path: path.to_owned(),
+        part: None,
+        sha256,
+        official: official_archive(info),
+    });
+    Ok((parts, checked.into_iter().collect()))
+}
+
+/// SHA-256 of the file to download.
+fn official_archive(info: &DatasetInfo) -> Option<&'static str> {
+    let files = info.downloads.iter().flat_map(|download| download.files);
+    let mut checksums = files.flat_map(|file| file.checksums);
+    checksums.find_map(|checksum| match checksum {
+        Checksum::Sha256(text) => Some(*text),
+        Checksum::Md5(_) => None,
+    })
+}
+
+/// The parts in files of records, for which no official checksums are known.
+fn read_batches(
+    info: &'static DatasetInfo,
+    paths: &[PathBuf; 6],
+    with_checksums: bool,
+) -> Result<([ByteArray; 4], Vec<Checked>), DataError> {
+    let file = |path: &PathBuf| -> Result<PixelStore, DataError> {
+        cifar::read_file(path, info.class_names.len()).map_err(in_file(path))
+    };
+    let [a, b, c, d, e, test] = paths;
+    let files = [
+        file(a)?,
+        file(b)?,
+        file(c)?,
+        file(d)?,
+        file(e)?,
+        file(test)?,
+    ];
+    let checked = |(path, file): (&PathBuf, &PixelStore)| Checked {
+        path: path.clone(),
+        part: None,
+        sha256: digest::sha256(&[file.as_slice()]),
+        official: None,
+    };
+    let checked = if with_checksums {
+        paths.iter().zip(&files).map(checked).collect()
+    } else {
+        Vec::new()
+    };
+    let batches = cifar::join_files(files).map_err(in_file(a))?;
+    Ok((batches.into_parts(), checked))
 }
 
 fn check_parts(located: &Located, parts: &[ByteArray; 4]) -> Result<Vec<Checked>, DataError> {
@@ -210,33 +277,6 @@ fn check_parts(located: &Located, parts: &[ByteArray; 4]) -> Result<Vec<Checked>
         })
     };
     Part::ALL.into_iter().zip(parts).map(check).collect()
-}
-
-/// Unpacks an archive to nowhere, which finds it whole or not, and takes its checksum.
-fn check_archive(info: &'static DatasetInfo, path: &Path) -> Result<Checked, DataError> {
-    let in_file = |reason| DataError::InFile {
-        path: path.to_owned(),
-        reason,
-    };
-    let open = || File::open(path).map_err(|error| in_file(error.into()));
-    let checksums = info.downloads.iter().flat_map(|download| download.files);
-    let official = checksums
-        .flat_map(|file| file.checksums)
-        .find_map(|checksum| match checksum {
-            Checksum::Sha256(text) => Some(*text),
-            Checksum::Md5(_) => None,
-        });
-    let digest = StreamDigest::of(open()?).map_err(|error| in_file(error.into()))?;
-    if official != Some(digest.sha256.as_str()) {
-        let mut unpacked = MultiGzDecoder::new(BufReader::new(open()?)).take(LARGEST_ARRAY);
-        io::copy(&mut unpacked, &mut io::sink()).map_err(|e| in_file(FormatError::Gzip(e)))?;
-    }
-    Ok(Checked {
-        path: path.to_owned(),
-        part: None,
-        sha256: digest.sha256,
-        official,
-    })
 }
 
 fn build(located: &Located, parts: [ByteArray; 4]) -> Result<Dataset, DataError> {
@@ -278,34 +318,39 @@ fn blamed(images: Part, reason: &FormatError) -> Part {
     }
 }
 
-/// Grey images of the dataset's size with their labels.
+/// Images of the dataset's size with their labels: grey `[count, height, width]`, or planar
+/// `[count, channels, height, width]`.
 pub(super) fn image_set(
     info: &'static DatasetInfo,
     images: ByteArray,
     labels: ByteArray,
 ) -> Result<ImageSet, FormatError> {
-    let [height, width, channels] = info.image;
-    let &[count, found_height, found_width] = images.dims() else {
-        return Err(FormatError::Shape {
-            array: "of images".to_owned(),
-            found: images.dims().to_vec(),
-            wanted: "[count, height, width]",
-        });
+    let (count, found) = match *images.dims() {
+        [count, height, width] => (count, [height, width, 1]),
+        [count, channels, height, width] => (count, [height, width, channels]),
+        _ => {
+            return Err(FormatError::Shape {
+                array: "of images".to_owned(),
+                found: images.dims().to_vec(),
+                wanted: "[count, height, width] or [count, channels, height, width]",
+            });
+        }
     };
-    if [found_height, found_width, 1] != [height, width, channels] {
+    if found != info.image {
+        let size = |[height, width, channels]: [usize; 3]| match channels {
+            1 => vec![height, width],
+            _ => vec![height, width, channels],
+        };
         return Err(FormatError::ImageSize {
             dataset: info.name,
-            found: vec![found_height, found_width],
-            wanted: if channels == 1 {
-                vec![height, width]
-            } else {
-                info.image.to_vec()
-            },
+            found: size(found),
+            wanted: size(info.image),
         });
     }
     if count == 0 {
         return Err(FormatError::Empty);
     }
+    let [height, width, channels] = found;
     let shape = ImageShape {
         count,
         height,

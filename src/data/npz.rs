@@ -1,5 +1,6 @@
 //! NumPy's npz format: a zip archive with one npy file per array, as in Keras's `mnist.npz`.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -7,14 +8,10 @@ use std::path::Path;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::error::{LARGEST_ARRAY, LARGEST_LABELS};
+use super::error::{LARGEST_ARRAY, LARGEST_LABELS, brief_names};
 use super::idx::ByteArray;
 use super::npy::{self, NpyError};
 use super::{FormatError, ImageSetError};
-
-/// Names of an archive that a message shows, and characters of each.
-const MOST_NAMES: usize = 10;
-const LONGEST_NAME: usize = 40;
 
 /// An open archive.
 #[derive(Debug)]
@@ -142,18 +139,12 @@ impl<R: Read + Seek> Npz<R> {
 
     /// What the archive holds, as far as it fits a sentence.
     fn names(&self) -> String {
-        let names = self.archive.file_names().flatten().take(MOST_NAMES);
-        let mut names: Vec<String> = names
-            .map(|name| {
-                let name = name.strip_suffix(".npy").unwrap_or(&name);
-                let shown: String = name.chars().take(LONGEST_NAME).collect();
-                shown.escape_debug().to_string()
-            })
-            .collect();
-        if self.archive.len() > MOST_NAMES {
-            names.push(format!("and {} more", self.archive.len() - MOST_NAMES));
-        }
-        names.join(", ")
+        let names = self.archive.file_names().flatten();
+        let stems = names.map(|name| match name.strip_suffix(".npy") {
+            Some(stem) => Cow::Owned(stem.to_owned()),
+            None => Cow::Owned(name.to_string()),
+        });
+        brief_names(stems, self.archive.len())
     }
 }
 

@@ -22,19 +22,12 @@ pub struct DatasetInfo {
     pub layouts: &'static [Layout],
     /// What to download, each being enough.
     pub downloads: &'static [Download],
-    /// SHA-256 of the official parts as uncompressed IDX files, in the order of [`Part::ALL`].
+    /// SHA-256 of the official parts as uncompressed IDX files, in the order of [`Part::ALL`];
+    /// `None` where only the checksum of the download identifies it.
     pub content: Option<[&'static str; 4]>,
 }
 
 impl DatasetInfo {
-    /// Whether its files can be read, and not only downloaded and checked.
-    pub fn is_readable(&self) -> bool {
-        !self
-            .layouts
-            .iter()
-            .any(|layout| matches!(layout, Layout::Archive(_)))
-    }
-
     /// Bytes to download.
     pub fn download_bytes(&self) -> u64 {
         let files = self
@@ -52,8 +45,10 @@ pub enum Layout {
     Npz(&'static str),
     /// A folder with four IDX files, each gzipped or not.
     Idx(&'static str),
-    /// An archive that is only checked as a whole.
+    /// A gzipped tar archive with the six files of [`cifar::FILES`](super::cifar::FILES).
     Archive(&'static str),
+    /// A folder with these six files.
+    Batches(&'static str),
 }
 
 /// Files that together are a dataset.
@@ -249,7 +244,10 @@ pub static CIFAR_10: DatasetInfo = DatasetInfo {
         "ship",
         "truck",
     ],
-    layouts: &[Layout::Archive("cifar-10-binary.tar.gz")],
+    layouts: &[
+        Layout::Archive("cifar-10-binary.tar.gz"),
+        Layout::Batches("cifar-10-batches-bin"),
+    ],
     downloads: &[Download {
         files: &[RemoteFile {
             path: "cifar-10-binary.tar.gz",
@@ -290,18 +288,6 @@ pub fn dataset(name: &str) -> Result<&'static DatasetInfo, DataError> {
             .map(|(_, name)| name),
         available: DATASETS.map(|info| info.name).join(", "),
     })
-}
-
-/// The error for a dataset that can be downloaded and checked only.
-pub(super) fn not_readable(info: &DatasetInfo) -> DataError {
-    let readable = DATASETS
-        .iter()
-        .filter(|info| info.is_readable())
-        .map(|info| info.name);
-    DataError::NotReadable {
-        dataset: info.name,
-        readable: readable.collect::<Vec<_>>().join(" and "),
-    }
 }
 
 #[cfg(test)]

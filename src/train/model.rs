@@ -1,7 +1,7 @@
 //! One net, or one net per task, on a tape, with who owns which weight.
 
 use taskweave_kernels::dispatch;
-use taskweave_kernels::lanes::{self, PixelGather};
+use taskweave_kernels::lanes::{self, PixelGather, PixelScale};
 
 use super::{TaskImages, TrainError};
 use crate::autograd::Tape;
@@ -157,7 +157,7 @@ impl Model {
                 pixels: images.pixels(),
                 features: images.features(),
                 indices,
-                divisor: self.divisor,
+                scales: &[PixelScale::divide_by(self.divisor)],
             },
             inputs.data_mut(),
         );

@@ -111,10 +111,18 @@ fn verify_tells_missing_from_damaged_from_unknown() {
     assert!(stderr(&output).contains("mnist.npz: it is not a whole npz file: "));
 
     fs::remove_file(folder.path().join("mnist.npz")).unwrap();
-    let mut archive = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    std::io::Write::write_all(&mut archive, b"other photographs").unwrap();
+    let archive = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut archive = tar::Builder::new(archive);
+    for name in taskweave::data::cifar::FILES {
+        let record = [3; taskweave::data::cifar::RECORD_BYTES];
+        let mut header = tar::Header::new_ustar();
+        header.set_size(record.len() as u64);
+        archive
+            .append_data(&mut header, format!("photographs/{name}"), &record[..])
+            .unwrap();
+    }
     let path = folder.path().join("cifar-10-binary.tar.gz");
-    fs::write(&path, archive.finish().unwrap()).unwrap();
+    fs::write(&path, archive.into_inner().unwrap().finish().unwrap()).unwrap();
     let output = taskweave(folder.path(), None, &["verify", "cifar-10"]);
     assert!(output.status.success());
     assert_eq!(

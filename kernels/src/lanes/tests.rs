@@ -41,20 +41,30 @@ fn pack_places_every_value_and_unpack_returns_it() {
     }
 }
 
-fn check_pack_u8(set: InstructionSet, features: usize, table: usize, indices: &[usize]) {
+fn check_pack_u8(
+    set: InstructionSet,
+    plane: usize,
+    scales: &[PixelScale],
+    table: usize,
+    indices: &[usize],
+) {
+    let features = plane * scales.len();
     let pixels: Vec<u8> = (0..table * features).map(|i| (i * 7 % 256) as u8).collect();
     let mut lanes = vec![f32::NAN; lanes_len(indices.len(), features)];
     let gather = PixelGather {
         pixels: &pixels,
         features,
         indices,
-        divisor: 255.0,
+        scales,
     };
     pack_u8(set, gather, &mut lanes);
     let rows: Vec<f32> = indices
         .iter()
-        .flat_map(|&index| &pixels[index * features..][..features])
-        .map(|&pixel| f32::from(pixel) / 255.0)
+        .flat_map(|&index| pixels[index * features..][..features].iter().enumerate())
+        .map(|(feature, &pixel)| {
+            let scale = scales[feature / plane];
+            (f32::from(pixel) - scale.mean) / scale.divisor
+        })
         .collect();
     let mut expected = vec![f32::NAN; lanes.len()];
     pack(set, indices.len(), features, &rows, &mut expected);
@@ -67,8 +77,27 @@ fn pack_u8_gathers_and_divides_exactly() {
         for images in IMAGES {
             for features in FEATURES {
                 let indices: Vec<usize> = (0..images).map(|i| i * 5 % 40).collect();
-                check_pack_u8(set, features, 40, &indices);
+                let scale = PixelScale::divide_by(255.0);
+                check_pack_u8(set, features, &[scale], 40, &indices);
             }
+        }
+    }
+}
+
+#[test]
+fn pack_u8_divides_as_plain_division_does() {
+    let gather = PixelGather {
+        pixels: &(0..=255).collect::<Vec<u8>>(),
+        features: 256,
+        indices: &[0],
+        scales: &[PixelScale::divide_by(255.0)],
+    };
+    for &set in dispatch::all() {
+        let mut lanes = vec![f32::NAN; lanes_len(1, 256)];
+        pack_u8(set, gather, &mut lanes);
+        for (feature, values) in lanes.chunks(LANES).enumerate() {
+            assert_eq!(values[0].to_bits(), (feature as f32 / 255.0).to_bits());
+            assert!(values[1..].iter().all(|value| value.to_bits() == 0));
         }
     }
 }
@@ -85,11 +114,14 @@ proptest! {
 
     #[test]
     fn pack_u8_matches_its_definition(
-        features in 0_usize..70,
+        plane in 0_usize..70,
+        scales in proptest::collection::vec((0.0_f32..255.0, 0.01_f32..300.0), 1..5),
         indices in proptest::collection::vec(0_usize..20, 0..50),
     ) {
+        let scale = |(mean, divisor)| PixelScale { mean, divisor };
+        let scales: Vec<PixelScale> = scales.into_iter().map(scale).collect();
         for &set in dispatch::all() {
-            check_pack_u8(set, features, 20, &indices);
+            check_pack_u8(set, plane, &scales, 20, &indices);
         }
     }
 }
@@ -101,7 +133,19 @@ fn pack_u8_refuses_an_index_outside_the_table() {
         pixels: &[0; 30],
         features: 10,
         indices: &[0, 3],
-        divisor: 255.0,
+        scales: &[PixelScale::divide_by(255.0)],
+    };
+    pack_u8(dispatch::active(), gather, &mut [0.0; 160]);
+}
+
+#[test]
+#[should_panic(expected = "10 features in 3 channels")]
+fn pack_u8_refuses_channels_of_unequal_size() {
+    let gather = PixelGather {
+        pixels: &[0; 30],
+        features: 10,
+        indices: &[0],
+        scales: &[PixelScale::divide_by(255.0); 3],
     };
     pack_u8(dispatch::active(), gather, &mut [0.0; 160]);
 }
