@@ -41,6 +41,7 @@ pub use crate::naive::Conv2dShape;
 mod direct;
 mod grad_weights;
 mod taps;
+pub mod winograd;
 
 use direct::{Plan, RowTarget};
 use taps::Direction;
