@@ -44,6 +44,7 @@ mod direct;
 mod grad_weights;
 mod max_pool;
 mod taps;
+pub mod winograd;
 
 pub use backward::{Gradients, MaxPooled, Recorded, backward};
 

@@ -1,0 +1,210 @@
+//! Tiles: squares of the source that overlap by two places, squares of the result that do not.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::transform::{Line, MOST_POINTS, Transform};
+use crate::isa::Isa;
+use crate::lanes::LANES;
+
+/// A matrix of as many lines as a line has values.
+pub(super) type Square<V> = [Line<V>; MOST_POINTS];
+
+/// A plane of `rows` by `columns` vectors, cut into squares.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plane {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Places of zeros before the first row and the first column.
+    pub(super) before: [usize; 2],
+}
+
+/// The part of a square that lies on its plane.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    /// Rows and columns of the square that lie on the plane.
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// Where its first value would lie in the plane, in floats; wraps around before the start.
+    corner: usize,
+    whole: bool,
+}
+
+impl Plane {
+    /// Floats of the plane.
+    pub(super) fn len(&self) -> usize {
+        self.rows * self.columns * LANES
+    }
+
+    /// The square of `size` by `size` places that stands at `step` times the given row and column.
+    #[inline(always)]
+    pub(super) fn square(&self, [row, column]: [usize; 2], step: usize, size: usize) -> Place {
+        let [rows, columns] = [
+            inside(row * step, self.before[0], self.rows, size),
+            inside(column * step, self.before[1], self.columns, size),
+        ];
+        let whole = rows.len() == size && columns.len() == size;
+        let first_row = (row * step).wrapping_sub(self.before[0]);
+        let first_column = (column * step).wrapping_sub(self.before[1]);
+        Place {
+            rows,
+            columns,
+            corner: first_row
+                .wrapping_mul(self.columns)
+                .wrapping_add(first_column)
+                .wrapping_mul(LANES),
+            whole,
+        }
+    }
+}
+
+/// Places of a square at `start` that lie on an axis of `len` places behind `before` places of zeros.
+#[inline(always)]
+fn inside(start: usize, before: usize, len: usize, size: usize) -> Range<usize> {
+    let first = before.saturating_sub(start).min(size);
+    let last = (len + before).saturating_sub(start).min(size);
+    first..last.max(first)
+}
+
+/// What happens to each line of a square on its way to the products.
+pub(super) trait ToPoints {
+    /// Values that go in.
+    const SIZE: usize;
+    /// Values that come out.
+    const POINTS: usize;
+
+    fn line<I: Isa>(isa: I, line: Line<I::F32>) -> Line<I::F32>;
+}
+
+/// [`Transform::input`].
+pub(super) struct Input<T>(PhantomData<T>);
+
+impl<T: Transform> ToPoints for Input<T> {
+    const SIZE: usize = T::POINTS;
+    const POINTS: usize = T::POINTS;
+
+    #[inline(always)]
+    fn line<I: Isa>(isa: I, line: Line<I::F32>) -> Line<I::F32> {
+        T::input(isa, line)
+    }
+}
+
+/// [`Transform::grad_output`].
+pub(super) struct GradOutput<T>(PhantomData<T>);
+
+impl<T: Transform> ToPoints for GradOutput<T> {
+    const SIZE: usize = T::OUTPUTS;
+    const POINTS: usize = T::POINTS;
+
+    #[inline(always)]
+    fn line<I: Isa>(isa: I, line: Line<I::F32>) -> Line<I::F32> {
+        T::grad_output(isa, line)
+    }
+}
+
+/// Reads a square column by column, zeros beside the plane, transforms each column, then each of the
+/// rows that result, and writes vector (i, j) to `target[(i · POINTS + j) · stride]`.
+///
+/// # Safety
+/// `source` is valid for reading where `place` lies on its plane, whose rows are `columns` vectors
+/// long; the target is valid for writing.
+#[inline(always)]
+pub(super) unsafe fn transform_square<I: Isa, L: ToPoints>(
+    isa: I,
+    (source, columns): (*const f32, usize),
+    place: &Place,
+    (target, stride): (*mut f32, usize),
+) {
+    let corner = source.wrapping_add(place.corner);
+    let mut half: Square<I::F32> = [[isa.zero(); MOST_POINTS]; MOST_POINTS];
+    if place.whole {
+        for j in 0..L::SIZE {
+            let mut column = [isa.zero(); MOST_POINTS];
+            for (i, value) in column.iter_mut().enumerate().take(L::SIZE) {
+                // SAFETY: the whole square lies on the plane.
+                *value = unsafe { isa.load_ptr(corner.wrapping_add((i * columns + j) * LANES)) };
+            }
+            let column = L::line(isa, column);
+            for i in 0..L::POINTS {
+                half[i][j] = column[i];
+            }
+        }
+    } else {
+        for j in 0..L::SIZE {
+            if !place.columns.contains(&j) {
+                continue;
+            }
+            let mut column = [isa.zero(); MOST_POINTS];
+            for (i, value) in column.iter_mut().enumerate().take(L::SIZE) {
+                if place.rows.contains(&i) {
+                    // SAFETY: this row and column lie on the plane.
+                    *value =
+                        unsafe { isa.load_ptr(corner.wrapping_add((i * columns + j) * LANES)) };
+                }
+            }
+            let column = L::line(isa, column);
+            for i in 0..L::POINTS {
+                half[i][j] = column[i];
+            }
+        }
+    }
+    for (i, &row) in half.iter().enumerate().take(L::POINTS) {
+        let row = L::line(isa, row);
+        for (j, &value) in row.iter().enumerate().take(L::POINTS) {
+            // SAFETY: the caller vouches for the target.
+            unsafe { isa.store_ptr(target.wrapping_add((i * L::POINTS + j) * stride), value) };
+        }
+    }
+}
+
+/// What becomes of an output before it is written.
+#[derive(Clone, Copy)]
+pub(super) struct Last {
+    pub(super) bias: f32,
+    pub(super) relu: bool,
+}
+
+/// Transforms the products of one channel of one tile back and writes what lies on the plane.
+///
+/// # Safety
+/// `products[(i · points + j) · stride]` is valid for reading, and `target` for writing where `place`
+/// lies on its plane, whose rows are `row_stride` floats apart.
+#[inline(always)]
+pub(super) unsafe fn write_outputs<I: Isa, T: Transform>(
+    isa: I,
+    (products, stride): (*const f32, usize),
+    place: &Place,
+    (target, row_stride): (*mut f32, usize),
+    last: Last,
+) {
+    let mut half: Square<I::F32> = [[isa.zero(); MOST_POINTS]; MOST_POINTS];
+    for j in 0..T::POINTS {
+        let mut column = [isa.zero(); MOST_POINTS];
+        for (i, value) in column.iter_mut().enumerate().take(T::POINTS) {
+            let from = products.wrapping_add((i * T::POINTS + j) * stride);
+            // SAFETY: the caller vouches for the products.
+            *value = unsafe { isa.load_ptr(from) };
+        }
+        let column = T::output(isa, column);
+        for i in 0..T::OUTPUTS {
+            half[i][j] = column[i];
+        }
+    }
+    let bias = isa.splat(last.bias);
+    // No floor leaves every value as it is, NaN too.
+    let floor = isa.splat(if last.relu { 0.0 } else { f32::NEG_INFINITY });
+    for (i, &row) in half.iter().enumerate().take(T::OUTPUTS) {
+        if !place.rows.contains(&i) {
+            break;
+        }
+        let row = T::output(isa, row);
+        for (j, &value) in row.iter().enumerate().take(T::OUTPUTS) {
+            if place.columns.contains(&j) {
+                let value = isa.max(floor, isa.add(value, bias));
+                let to = target.wrapping_add(i * row_stride + j * LANES);
+                // SAFETY: this row and column lie on the plane.
+                unsafe { isa.store_ptr(to, value) };
+            }
+        }
+    }
+}
