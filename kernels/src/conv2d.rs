@@ -5,8 +5,9 @@
 //! computed, empty lanes included: the input may hold any finite values in empty lanes, while an
 //! output gradient must hold zeros there, since the weight gradient sums over all sixteen lanes.
 //!
-//! No window is ever written out (there is no `im2col` in memory): see [`direct`] for how the sums
-//! run. Work goes block by block of sixteen images; the gradient of the sums before an activation
+//! No window is ever written out (there is no `im2col` in memory). Windows of 3×3 that move by one go
+//! by [`winograd`] where there are channels enough, all others by every product of the definition:
+//! see [`Method`]. Work goes block by block of sixteen images; the gradient of the sums before an activation
 //! exists for one block at a time only.
 //!
 //! No result depends on the number of threads: each sum over images runs in a fixed number of parts,
@@ -40,6 +41,7 @@ pub use crate::naive::Conv2dShape;
 use crate::window::Window;
 
 mod backward;
+mod correlation;
 mod direct;
 mod grad_weights;
 mod max_pool;
@@ -48,16 +50,19 @@ pub mod winograd;
 
 pub use backward::{Gradients, MaxPooled, Recorded, backward};
 
-use direct::{Plan, RowTarget};
-use max_pool::Pooling;
+pub use correlation::{ENV, Method, UnknownMethod, method_from_env};
+
+use correlation::Correlation;
+use max_pool::{Pooling, Ring};
 use taps::Direction;
+use winograd::PlaneTarget;
 
 /// Tasks to aim at: enough for many cores, and for the last one not to keep the others waiting.
 const TASKS: usize = 32;
 
 /// What happens to the sums of a tile before they are written.
 #[derive(Clone, Copy)]
-struct Epilogue<'a> {
+pub(crate) struct Epilogue<'a> {
     /// One value per channel.
     bias: Option<&'a [f32]>,
     relu: bool,
@@ -119,8 +124,8 @@ pub fn forward(
     if let Some(bias) = layer.bias {
         check("bias", bias.len(), shape.outputs);
     }
-    let plan = Plan::new(set, shape, Direction::Forward, layer.weights);
-    correlate(set, &plan, x, Epilogue::of(&layer), y);
+    let correlation = Correlation::new(set, shape, Direction::Forward, layer.weights);
+    correlate(set, &correlation, x, Epilogue::of(&layer), y);
 }
 
 /// [`forward`], then the maximum of every window over its output, which itself is never stored.
@@ -156,21 +161,24 @@ pub fn forward_max_pool(
     if pooled.is_empty() {
         return;
     }
-    let plan = Plan::new(set, shape, Direction::Forward, layer.weights);
-    let source_len = plan.source_len();
+    let correlation = Correlation::new(set, shape, Direction::Forward, layer.weights);
+    let source_len = correlation.source_len();
+    let ring_len = pooling.ring_len(correlation.band());
     pooled
         .par_chunks_mut(output_len)
         .zip(argmax.par_chunks_mut(output_len))
         .enumerate()
         .with_max_len(1)
         .for_each(|(block, (output, argmax))| {
-            with_scratch(pooling.ring_len(), |ring| {
+            with_scratch(ring_len + correlation.scratch_len(), |scratch| {
+                let (ring, scratch) = scratch.split_at_mut(ring_len);
                 set.run(PooledBlock {
-                    plan: &plan,
+                    correlation: &correlation,
                     source: &x[block * source_len..][..source_len],
                     epilogue: Epilogue::of(&layer),
                     pooling: &pooling,
                     ring,
+                    scratch,
                     output,
                     argmax,
                 });
@@ -194,11 +202,12 @@ fn pooling(shape: &Conv2dShape, window: Window) -> Pooling {
 
 /// One block of images, convolved and pooled.
 struct PooledBlock<'a> {
-    plan: &'a Plan,
+    correlation: &'a Correlation,
     source: &'a [f32],
     epilogue: Epilogue<'a>,
     pooling: &'a Pooling,
     ring: &'a mut [f32],
+    scratch: &'a mut [f32],
     output: &'a mut [f32],
     argmax: &'a mut [u8],
 }
@@ -209,24 +218,42 @@ impl Kernel for PooledBlock<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let [rows, _] = self.pooling.axes;
-        let (ring_rows, row_len) = (self.pooling.ring_rows(), self.pooling.row_len());
-        let mut done = 0;
+        let band = self.correlation.band();
+        let (ring_rows, row_len) = (self.pooling.ring_rows(band), self.pooling.row_len());
+        let mut next = 0;
         for y in 0..rows.output {
             let inside = rows.inside(y);
-            let start = y * rows.stride;
-            for row in done.max((start + inside.start).saturating_sub(rows.before))
-                ..(start + inside.end).saturating_sub(rows.before)
-            {
-                let target = RowTarget {
-                    start: self.ring[row % ring_rows * row_len..].as_mut_ptr(),
+            let start = (y * rows.stride + inside.start - rows.before) / band;
+            let end = (y * rows.stride + inside.end - rows.before).div_ceil(band);
+            // Bands that no window reaches are left out.
+            for index in next.max(start)..end {
+                let first = index * band;
+                let place = self.ring[first % ring_rows * row_len..].as_mut_ptr();
+                let target = PlaneTarget {
+                    start: place.wrapping_sub(first * row_len),
                     channel_stride: ring_rows * row_len,
+                    row_stride: row_len,
                 };
-                // SAFETY: the ring holds a row of every channel at each of its places.
-                unsafe { direct::row(isa, self.plan, self.source, row, self.epilogue, target) };
-                done = row + 1;
+                // SAFETY: the ring is a whole number of bands high, so that it holds the rows of a
+                // band one after the other, of every channel.
+                unsafe {
+                    self.correlation.rows(
+                        isa,
+                        self.source,
+                        index..index + 1,
+                        self.epilogue,
+                        target,
+                        self.scratch,
+                    );
+                }
+                next = index + 1;
             }
+            let ring = Ring {
+                values: self.ring,
+                rows: ring_rows,
+            };
             self.pooling
-                .pool_row(isa, self.ring, y, self.output, self.argmax);
+                .pool_row(isa, ring, y, self.output, self.argmax);
         }
     }
 }
@@ -234,58 +261,68 @@ impl Kernel for PooledBlock<'_> {
 /// Every row of every block, in parallel.
 fn correlate(
     set: InstructionSet,
-    plan: &Plan,
+    correlation: &Correlation,
     source: &[f32],
     epilogue: Epilogue<'_>,
     result: &mut [f32],
 ) {
-    let (source_len, result_len) = (plan.source_len(), plan.result_len());
+    let (source_len, result_len) = (correlation.source_len(), correlation.result_len());
     if result_len == 0 {
         return;
     }
     let blocks = result.len() / result_len;
-    let bands = TASKS.div_ceil(blocks.max(1)).min(plan.result_rows);
-    let band_rows = plan.result_rows.div_ceil(bands);
+    let bands = correlation.result_size()[0].div_ceil(correlation.band());
+    let parts = TASKS.div_ceil(blocks.max(1)).min(bands);
+    let part_bands = bands.div_ceil(parts);
     let shared = Shared(result.as_mut_ptr());
-    (0..blocks * bands)
+    (0..blocks * parts)
         .into_par_iter()
         .with_max_len(1)
         .for_each(|task| {
-            let (block, band) = (task / bands, task % bands);
-            let rows = band * band_rows..plan.result_rows.min((band + 1) * band_rows);
-            set.run(Rows {
-                plan,
-                source: &source[block * source_len..][..source_len],
-                epilogue,
-                rows,
-                target: shared.start().wrapping_add(block * result_len),
+            let (block, part) = (task / parts, task % parts);
+            with_scratch(correlation.scratch_len(), |scratch| {
+                set.run(Bands {
+                    correlation,
+                    source: &source[block * source_len..][..source_len],
+                    epilogue,
+                    bands: part * part_bands..bands.min((part + 1) * part_bands),
+                    target: shared.start().wrapping_add(block * result_len),
+                    scratch,
+                });
             });
         });
 }
 
 /// Some rows of one block.
-struct Rows<'a> {
-    plan: &'a Plan,
+struct Bands<'a> {
+    correlation: &'a Correlation,
     source: &'a [f32],
     epilogue: Epilogue<'a>,
-    rows: std::ops::Range<usize>,
+    bands: std::ops::Range<usize>,
     /// The block of the result.
     target: *mut f32,
+    scratch: &'a mut [f32],
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for Bands<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let row_len = self.plan.result_columns * LANES;
-        for y in self.rows {
-            let target = RowTarget {
-                start: self.target.wrapping_add(y * row_len),
-                channel_stride: self.plan.result_rows * row_len,
-            };
-            // SAFETY: `correlate` gives every task rows of its own within the result.
-            unsafe { direct::row(isa, self.plan, self.source, y, self.epilogue, target) };
+        if self.bands.is_empty() {
+            return;
+        }
+        let target = self.correlation.whole(self.target);
+        // SAFETY: `correlate` gives every task bands of its own within the result.
+        unsafe {
+            self.correlation.rows(
+                isa,
+                self.source,
+                self.bands,
+                self.epilogue,
+                target,
+                self.scratch,
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::direct::{self, Plan, RowTarget};
+use super::correlation::Correlation;
 use super::max_pool::{Pooled, Pooling};
 use super::taps::Direction;
 use super::{Conv2dShape, Epilogue, Shared, grad_weights, pooling};
@@ -93,7 +93,9 @@ pub fn backward(
             check(what, gradient.len(), len);
         }
     }
-    let plan = wants_input.then(|| Plan::new(set, shape, Direction::Gradient, recorded.weights));
+    let correlation =
+        wants_input.then(|| Correlation::new(set, shape, Direction::Gradient, recorded.weights));
+    let correlation_len = correlation.as_ref().map_or(0, Correlation::scratch_len);
     let parts = blocks.min(MOST_PARTS);
     let part_blocks = blocks.div_ceil(parts.max(1)).max(1);
     let weights_len = gradients.weights.as_ref().map_or(0, |_| shape.weights());
@@ -118,11 +120,13 @@ pub fn backward(
                 sums.fill(0.0);
                 let (sum_weights, sum_bias) = sums.split_at_mut(weights_len);
                 for block in part * part_blocks..blocks.min((part + 1) * part_blocks) {
-                    with_scratch(grad_len + padded_len, |scratch| {
-                        let (grad, padded) = scratch.split_at_mut(grad_len);
+                    with_scratch(grad_len + padded_len + correlation_len, |scratch| {
+                        let (grad, scratch) = scratch.split_at_mut(grad_len);
+                        let (padded, correlation_scratch) = scratch.split_at_mut(padded_len);
                         set.run(BackwardBlock {
                             shape,
-                            plan: plan.as_ref(),
+                            correlation: correlation.as_ref(),
+                            correlation_scratch,
                             x: &recorded.x[block * input_len..][..input_len],
                             y: &recorded.y[block * output_len..][..output_len],
                             relu: recorded.activation == Activation::Relu,
@@ -163,7 +167,8 @@ fn add_parts(gradient: Option<&mut [f32]>, parts: &[f32], part_len: usize, start
 struct BackwardBlock<'a> {
     shape: &'a Conv2dShape,
     /// Of the input gradient, if it is wanted.
-    plan: Option<&'a Plan>,
+    correlation: Option<&'a Correlation>,
+    correlation_scratch: &'a mut [f32],
     x: &'a [f32],
     y: &'a [f32],
     relu: bool,
@@ -207,16 +212,12 @@ impl Kernel for BackwardBlock<'_> {
                 &*self.grad
             }
         };
-        if let Some(plan) = self.plan {
-            let row_len = plan.result_columns * LANES;
-            for y in 0..plan.result_rows {
-                let target = RowTarget {
-                    start: self.grad_input.wrapping_add(y * row_len),
-                    channel_stride: plan.result_rows * row_len,
-                };
-                // SAFETY: every block of the input gradient belongs to one task.
-                unsafe { direct::row(isa, plan, grad, y, Epilogue::NONE, target) };
-            }
+        if let Some(correlation) = self.correlation {
+            let bands = correlation.result_size()[0].div_ceil(correlation.band());
+            let target = correlation.whole(self.grad_input);
+            let scratch = self.correlation_scratch;
+            // SAFETY: every block of the input gradient belongs to one task.
+            unsafe { correlation.rows(isa, grad, 0..bands, Epilogue::NONE, target, scratch) };
         }
         if !self.sum_weights.is_empty() {
             grad_weights::add_block(isa, self.shape, self.x, grad, self.padded, self.sum_weights);

@@ -30,14 +30,15 @@ impl Pooling {
         self.axes[0].output * self.axes[1].output
     }
 
-    /// Floats of the ring for one block of images.
-    pub(super) fn ring_len(&self) -> usize {
-        self.channels * self.ring_rows() * self.row_len()
+    /// Floats of the ring for one block of images, filled `band` rows at a time.
+    pub(super) fn ring_len(&self, band: usize) -> usize {
+        self.channels * self.ring_rows(band) * self.row_len()
     }
 
-    /// Rows that the ring holds of each channel.
-    pub(super) fn ring_rows(&self) -> usize {
-        self.axes[0].kernel.min(self.axes[0].input)
+    /// Rows that the ring holds of each channel: those of a window and what a band adds to them, in
+    /// whole bands, none of which then wraps around.
+    pub(super) fn ring_rows(&self, band: usize) -> usize {
+        (self.axes[0].kernel + band - 1).next_multiple_of(band)
     }
 
     /// Floats of a row before pooling.
@@ -45,23 +46,22 @@ impl Pooling {
         self.axes[1].input * LANES
     }
 
-    /// Takes row `y` of the output of every channel from the ring, `[channels][ring rows][columns]`,
-    /// in which row r of the convolution lies at `r % ring rows`. The first of equal maxima wins;
+    /// Takes row `y` of the output of every channel from the ring. The first of equal maxima wins;
     /// NaN is larger than every number.
     #[inline(always)]
     pub(super) fn pool_row<I: Isa>(
         &self,
         isa: I,
-        ring: &[f32],
+        ring: Ring<'_>,
         y: usize,
         output: &mut [f32],
         argmax: &mut [u8],
     ) {
         let [rows, columns] = &self.axes;
         let plane = self.plane();
-        let (ring_rows, row_len) = (self.ring_rows(), self.row_len());
+        let row_len = self.row_len();
         let inside = rows.inside(y);
-        for (channel, ring) in ring.chunks_exact(ring_rows * row_len).enumerate() {
+        for (channel, values) in ring.values.chunks_exact(ring.rows * row_len).enumerate() {
             let start = (channel * plane + y * columns.output) * LANES;
             let targets = start..start + columns.output * LANES;
             let outputs = output[targets.clone()].as_chunks_mut::<LANES>().0;
@@ -72,9 +72,9 @@ impl Pooling {
                 let mut best_place =
                     isa.splat((inside.start * columns.kernel + across.start) as f32);
                 for ky in inside.clone() {
-                    let row = (y * rows.stride + ky - rows.before) % ring_rows;
+                    let row = (y * rows.stride + ky - rows.before) % ring.rows;
                     let first = x * columns.stride + across.start - columns.before;
-                    let pixels = &ring[row * row_len + first * LANES..];
+                    let pixels = &values[row * row_len + first * LANES..];
                     let pixels = pixels[..across.len() * LANES].as_chunks::<LANES>().0;
                     for (kx, pixel) in across.clone().zip(pixels) {
                         let value = isa.load(pixel);
@@ -138,6 +138,14 @@ impl Pooling {
             }
         }
     }
+}
+
+/// The latest rows of a convolution's output, `[channels][rows][columns][16]`: row r of the output
+/// lies at `r % rows`.
+#[derive(Clone, Copy)]
+pub(super) struct Ring<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) rows: usize,
 }
 
 /// One block of a pooled output.

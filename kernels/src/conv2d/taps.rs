@@ -52,7 +52,7 @@ fn of_input(axis: &Axis, input: usize) -> Vec<Tap> {
 
 /// One axis of a sum over taps.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Direction {
+pub(crate) enum Direction {
     /// From input to output.
     Forward,
     /// From the gradient of the output to that of the input.

@@ -54,9 +54,9 @@ mod tiles;
 mod transform;
 mod weights;
 
-use correlate::{Band, Plan, PlaneTarget, correlate};
+pub(crate) use correlate::{Band, Plan, PlaneTarget, correlate};
 pub use transform::{F2, F4, Line, MOST_POINTS, Transform};
-use weights::transform_weights;
+pub(crate) use weights::transform_weights;
 
 /// Whether the window of a shape is one that these kernels compute: three by three places, by one.
 pub fn computes(shape: &Conv2dShape) -> bool {

@@ -125,6 +125,11 @@ impl<T: Transform> Plan<T> {
         self.results * self.result.len()
     }
 
+    /// Rows and columns of the result.
+    pub(crate) fn result_size(&self) -> [usize; 2] {
+        [self.result.rows, self.result.columns]
+    }
+
     /// Rows of tiles; each is [`Transform::OUTPUTS`] rows of the result, the last one perhaps less.
     pub(crate) fn tile_rows(&self) -> usize {
         self.tiles[0]
