@@ -70,6 +70,7 @@ fn measure([images, inputs, outputs, size]: [usize; 4]) {
     let bias = noise(4, outputs);
     let mut y = grad_output.clone();
     let mut grad_x = x.clone();
+    let mut grad_weights = weights.clone();
 
     let sets = match std::env::var_os(dispatch::ENV) {
         Some(_) => &[dispatch::active()],
@@ -105,6 +106,10 @@ fn measure([images, inputs, outputs, size]: [usize; 4]) {
         report(
             "grad_input",
             time(|| winograd::grad_input::<F4>(set, &shape, &grad_output, &weights, &mut grad_x)),
+        );
+        report(
+            "grad_weights",
+            time(|| winograd::grad_weights::<F4>(set, &shape, &x, &grad_output, &mut grad_weights)),
         );
     }
 }

@@ -46,6 +46,7 @@ mod direct;
 mod grad_weights;
 mod max_pool;
 mod taps;
+mod weight_gradient;
 pub mod winograd;
 
 pub use backward::{Gradients, MaxPooled, Recorded, backward};
@@ -59,6 +60,9 @@ use winograd::PlaneTarget;
 
 /// Tasks to aim at: enough for many cores, and for the last one not to keep the others waiting.
 const TASKS: usize = 32;
+
+/// Parts at most of a sum over images; each takes memory for a whole weight gradient.
+const MOST_PARTS: usize = 16;
 
 /// What happens to the sums of a tile before they are written.
 #[derive(Clone, Copy)]

@@ -258,6 +258,7 @@ fn pooling_behind_a_convolution_is_pooling_of_what_it_gives() {
                     (1, [1, 9], [5, 6]),
                     (17, [3, 2], [7, 4]),
                     (2, [16, 17], [10, 6]),
+                    (0, [16, 16], [4, 4]),
                     (0, [1, 1], [3, 3]),
                 ] {
                     check_pooled(set, &shape(images, channels, size, same), pool, images != 1);

@@ -225,6 +225,19 @@ impl Case {
             &self.grad_input,
             Bounds::tolerance(bounds.correlate, shape.outputs),
         );
+
+        let mut grad_weights = vec![f32::NAN; self.weights.len()];
+        winograd::grad_weights::<T>(set, shape, &x, &grad_output, &mut grad_weights);
+        let tiles: usize = shape
+            .output()
+            .map(|len| len.div_ceil(T::OUTPUTS))
+            .iter()
+            .product();
+        assert_close(
+            &grad_weights,
+            &self.grad_weights,
+            Bounds::tolerance(bounds.grad_weights, images * tiles),
+        );
     }
 }
 
@@ -302,6 +315,45 @@ fn errors_are_as_small_as_documented() {
     let [f4, f2] = [winograd::forward::<F4>, winograd::forward::<F2>].map(error);
     assert!((5e-7..1.5e-6).contains(&f4), "{f4:e}");
     assert!((1e-7..3.5e-7).contains(&f2), "{f2:e}");
+}
+
+#[test]
+fn the_same_numbers_at_any_number_of_threads() {
+    let set = dispatch::active();
+    let shape = shape(300, [3, 10], [7, 7], Padding::Same);
+    let x = packed(set, 300, &noise(1, 300 * shape.input_features()));
+    let weights = noise(2, shape.weights());
+    let layer = Affine {
+        weights: &weights,
+        bias: None,
+        activation: Activation::Relu,
+    };
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap().install(|| {
+            let mut y = vec![0.0; lanes_len(300, shape.output_features())];
+            winograd::forward::<F4>(set, &shape, layer, &x, &mut y);
+            let mut grad_input = vec![0.0; x.len()];
+            winograd::grad_input::<F4>(set, &shape, &y, &weights, &mut grad_input);
+            let mut grad_weights = vec![0.0; weights.len()];
+            winograd::grad_weights::<F4>(set, &shape, &x, &y, &mut grad_weights);
+            (y, grad_input, grad_weights)
+        })
+    };
+    let alone = run(1);
+    for threads in [2, 3, 8] {
+        assert!(run(threads) == alone, "{threads} threads");
+    }
+}
+
+#[test]
+#[should_panic(expected = "windows of 3×3 that move by one")]
+fn another_window_is_refused() {
+    let mut shape = shape(1, [1, 1], [4, 4], Padding::Same);
+    shape.window.stride = [2, 1];
+    let x = vec![0.0; lanes_len(1, shape.input_features())];
+    let grad_output = vec![0.0; lanes_len(1, shape.output_features())];
+    winograd::grad_weights::<F4>(dispatch::active(), &shape, &x, &grad_output, &mut [0.0; 9]);
 }
 
 proptest! {

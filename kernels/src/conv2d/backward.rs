@@ -6,16 +6,14 @@ use rayon::prelude::*;
 use super::correlation::Correlation;
 use super::max_pool::{Pooled, Pooling};
 use super::taps::Direction;
-use super::{Conv2dShape, Epilogue, Shared, grad_weights, pooling};
+use super::weight_gradient::WeightGradient;
+use super::{Conv2dShape, Epilogue, MOST_PARTS, Shared, pooling};
 use crate::dense::Activation;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::{LANES, blocks, check};
 use crate::window::Window;
-
-/// Parts at most of a sum over images; each takes memory for a whole weight gradient.
-const MOST_PARTS: usize = 16;
 
 /// The forward pass that a backward pass belongs to.
 #[derive(Clone, Copy, Debug)]
@@ -95,38 +93,53 @@ pub fn backward(
     }
     let correlation =
         wants_input.then(|| Correlation::new(set, shape, Direction::Gradient, recorded.weights));
-    let correlation_len = correlation.as_ref().map_or(0, Correlation::scratch_len);
-    let parts = blocks.min(MOST_PARTS);
-    let part_blocks = blocks.div_ceil(parts.max(1)).max(1);
-    let weights_len = gradients.weights.as_ref().map_or(0, |_| shape.weights());
-    let bias_len = gradients.bias.as_ref().map_or(0, |_| shape.outputs);
-    let part_len = (weights_len + bias_len).max(1);
+    let weight_gradient = gradients
+        .weights
+        .as_ref()
+        .filter(|gradient| !gradient.is_empty())
+        .map(|_| WeightGradient::new(shape));
+    let scratch_len = correlation
+        .as_ref()
+        .map_or(0, Correlation::scratch_len)
+        .max(
+            weight_gradient
+                .as_ref()
+                .map_or(0, WeightGradient::scratch_len),
+        );
     let grad_len = match (recorded.activation, &pooling) {
         (Activation::Linear, None) => 0,
         _ => shape.output_features() * LANES,
     };
-    let padded_len = if weights_len > 0 {
-        grad_weights::padded_len(shape)
-    } else {
-        0
-    };
+    let part_blocks = blocks.div_ceil(MOST_PARTS).max(1);
     let parts = blocks.div_ceil(part_blocks);
+    let weights_len = weight_gradient.as_ref().map_or(0, WeightGradient::sums_len);
+    let bias_len = gradients.bias.as_ref().map_or(0, |_| shape.outputs);
     let shared = Shared(grad_input.as_mut_ptr());
-    with_scratch(parts * part_len, |sums| {
-        sums.par_chunks_mut(part_len)
-            .enumerate()
+    with_scratch(parts * (weights_len + bias_len), |sums| {
+        let (weight_sums, bias_sums) = sums.split_at_mut(parts * weights_len);
+        // A chunk of no floats is no chunk: parts without sums of a kind still need their turn.
+        let mut weight_parts = weight_sums.chunks_exact_mut(weights_len.max(1));
+        let mut bias_parts = bias_sums.chunks_exact_mut(bias_len.max(1));
+        let tasks: Vec<_> = (0..parts)
+            .map(|part| {
+                let weights = weight_parts.next().unwrap_or_default();
+                (part, weights, bias_parts.next().unwrap_or_default())
+            })
+            .collect();
+        tasks
+            .into_par_iter()
             .with_max_len(1)
-            .for_each(|(part, sums)| {
-                sums.fill(0.0);
-                let (sum_weights, sum_bias) = sums.split_at_mut(weights_len);
-                for block in part * part_blocks..blocks.min((part + 1) * part_blocks) {
-                    with_scratch(grad_len + padded_len + correlation_len, |scratch| {
+            .for_each(|(part, sum_weights, sum_bias)| {
+                sum_bias.fill(0.0);
+                let first = part * part_blocks;
+                for block in first..blocks.min(first + part_blocks) {
+                    with_scratch(grad_len + scratch_len, |scratch| {
                         let (grad, scratch) = scratch.split_at_mut(grad_len);
-                        let (padded, correlation_scratch) = scratch.split_at_mut(padded_len);
                         set.run(BackwardBlock {
                             shape,
                             correlation: correlation.as_ref(),
-                            correlation_scratch,
+                            weight_gradient: weight_gradient.as_ref(),
+                            scratch,
                             x: &recorded.x[block * input_len..][..input_len],
                             y: &recorded.y[block * output_len..][..output_len],
                             relu: recorded.activation == Activation::Relu,
@@ -139,25 +152,28 @@ pub fn backward(
                             },
                             grad_output: &grad_output[block * output_len..][..output_len],
                             grad,
-                            padded,
                             grad_input: shared.start().wrapping_add(block * input_len),
-                            sum_weights,
-                            sum_bias: &mut sum_bias[..bias_len],
+                            is_first: block == first,
+                            sum_weights: &mut *sum_weights,
+                            sum_bias: &mut *sum_bias,
                         });
                     });
                 }
             });
-        add_parts(gradients.weights, sums, part_len, 0);
-        add_parts(gradients.bias, sums, part_len, weights_len);
+        if let (Some(method), Some(gradient)) = (&weight_gradient, gradients.weights) {
+            method.finish(set, weight_sums, gradient);
+        }
+        if let Some(gradient) = gradients.bias {
+            add_parts(gradient, bias_sums);
+        }
     });
 }
 
 /// Adds the parts of a sum in order.
-fn add_parts(gradient: Option<&mut [f32]>, parts: &[f32], part_len: usize, start: usize) {
-    let Some(gradient) = gradient else { return };
-    gradient.fill(0.0);
-    for part in parts.chunks_exact(part_len) {
-        for (sum, value) in gradient.iter_mut().zip(&part[start..]) {
+pub(super) fn add_parts(sum: &mut [f32], parts: &[f32]) {
+    sum.fill(0.0);
+    for part in parts.chunks_exact(sum.len().max(1)) {
+        for (sum, value) in sum.iter_mut().zip(part) {
             *sum += value;
         }
     }
@@ -168,7 +184,10 @@ struct BackwardBlock<'a> {
     shape: &'a Conv2dShape,
     /// Of the input gradient, if it is wanted.
     correlation: Option<&'a Correlation>,
-    correlation_scratch: &'a mut [f32],
+    /// If it is wanted.
+    weight_gradient: Option<&'a WeightGradient<'a>>,
+    /// What both of them work in.
+    scratch: &'a mut [f32],
     x: &'a [f32],
     y: &'a [f32],
     relu: bool,
@@ -177,11 +196,10 @@ struct BackwardBlock<'a> {
     grad_output: &'a [f32],
     /// Room for the gradient of the sums, unless that is the gradient of the output.
     grad: &'a mut [f32],
-    /// Room for one channel between zeros; empty if the weight gradient is not wanted.
-    padded: &'a mut [f32],
     /// The block of the input gradient.
     grad_input: *mut f32,
-    /// Added to, if wanted.
+    /// Whether the sums of weights hold nothing yet.
+    is_first: bool,
     sum_weights: &'a mut [f32],
     sum_bias: &'a mut [f32],
 }
@@ -215,12 +233,15 @@ impl Kernel for BackwardBlock<'_> {
         if let Some(correlation) = self.correlation {
             let bands = correlation.result_size()[0].div_ceil(correlation.band());
             let target = correlation.whole(self.grad_input);
-            let scratch = self.correlation_scratch;
+            let len = correlation.scratch_len();
+            let scratch = &mut self.scratch[..len];
             // SAFETY: every block of the input gradient belongs to one task.
             unsafe { correlation.rows(isa, grad, 0..bands, Epilogue::NONE, target, scratch) };
         }
-        if !self.sum_weights.is_empty() {
-            grad_weights::add_block(isa, self.shape, self.x, grad, self.padded, self.sum_weights);
+        if let Some(method) = self.weight_gradient {
+            let scratch = &mut self.scratch[..method.scratch_len()];
+            let values = [self.x, grad];
+            method.add_block(isa, values, self.is_first, self.sum_weights, scratch);
         }
         let planes = grad.chunks_exact((grad.len() / self.shape.outputs.max(1)).max(1));
         for (sum, plane) in self.sum_bias.iter_mut().zip(planes) {

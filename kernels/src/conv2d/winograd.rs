@@ -42,25 +42,37 @@
 use rayon::prelude::*;
 
 use super::taps::Direction;
-use super::{Conv2dShape, Epilogue, Shared, TASKS};
+use super::{Conv2dShape, Epilogue, MOST_PARTS, Shared, TASKS};
 use crate::dense::{Activation, Affine};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
-use crate::lanes::{check, lanes_len};
+use crate::lanes::{blocks, check, lanes_len};
 
 mod correlate;
+mod grad_weights;
 mod tiles;
 mod transform;
 mod weights;
 
 pub(crate) use correlate::{Band, Plan, PlaneTarget, correlate};
+pub(crate) use grad_weights::{GradBlock, GradPlan, add_block, finish};
 pub use transform::{F2, F4, Line, MOST_POINTS, Transform};
 pub(crate) use weights::transform_weights;
 
 /// Whether the window of a shape is one that these kernels compute: three by three places, by one.
 pub fn computes(shape: &Conv2dShape) -> bool {
     shape.window.kernel == [3, 3] && shape.window.stride == [1, 1]
+}
+
+/// # Panics
+/// If the window is not one for these kernels.
+fn check_window(shape: &Conv2dShape) {
+    assert!(
+        computes(shape),
+        "Winograd's tiles are for windows of 3×3 that move by one, not {:?}",
+        shape.window
+    );
 }
 
 /// `y = activation(x ⋆ weights + bias)`, from lanes `[inputs, height, width]` to lanes of the output.
@@ -120,6 +132,67 @@ pub fn grad_input<T: Transform>(
     };
     let plan = Plan::<T>::new(set, shape, Direction::Gradient);
     correlate_batch(set, &plan, (weights, epilogue), grad_output, grad_input);
+}
+
+/// The gradient with respect to the weights, row-major `[3, 3, inputs, outputs]`. Empty lanes of
+/// `grad_output` must be zero and of `x` finite.
+///
+/// # Panics
+/// If a slice has another length than the shape demands, or the window is not [one for
+/// this](computes).
+pub fn grad_weights<T: Transform>(
+    set: InstructionSet,
+    shape: &Conv2dShape,
+    x: &[f32],
+    grad_output: &[f32],
+    grad_weights: &mut [f32],
+) {
+    let blocks = blocks(shape.images);
+    let (inputs, outputs) = (
+        lanes_len(1, shape.input_features()),
+        lanes_len(1, shape.output_features()),
+    );
+    check("x", x.len(), blocks * inputs);
+    check("grad_output", grad_output.len(), blocks * outputs);
+    check("grad_weights", grad_weights.len(), shape.weights());
+    if grad_weights.is_empty() {
+        return;
+    }
+    let plan = GradPlan::<T>::new(shape);
+    let part_blocks = blocks.div_ceil(MOST_PARTS).max(1);
+    let parts = blocks.div_ceil(part_blocks);
+    with_scratch(parts * plan.sums_len(), |sums| {
+        sums.par_chunks_mut(plan.sums_len())
+            .enumerate()
+            .with_max_len(1)
+            .for_each(|(part, sums)| {
+                let part = part * part_blocks..blocks.min((part + 1) * part_blocks);
+                with_scratch(plan.scratch_len(), |scratch| {
+                    for block in part.clone() {
+                        set.run(AddBlock(GradBlock {
+                            plan: &plan,
+                            x: &x[block * inputs..][..inputs],
+                            grad_output: &grad_output[block * outputs..][..outputs],
+                            first: block == part.start,
+                            sums,
+                            scratch,
+                        }));
+                    }
+                });
+            });
+        finish(set, &plan, sums, grad_weights);
+    });
+}
+
+struct AddBlock<'a, T>(GradBlock<'a, T>);
+
+impl<T: Transform> Kernel for AddBlock<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        add_block(isa, self.0);
+    }
 }
 
 /// Every block of a batch, in parallel.

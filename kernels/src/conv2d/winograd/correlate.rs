@@ -75,11 +75,7 @@ impl<T: Transform> Plan<T> {
     /// # Panics
     /// If the window is not three by three places that moves by one.
     pub(crate) fn new(set: InstructionSet, shape: &Conv2dShape, direction: Direction) -> Self {
-        assert!(
-            super::computes(shape),
-            "Winograd's tiles are for windows of 3×3 that move by one, not {:?}",
-            shape.window
-        );
+        super::check_window(shape);
         let axes = shape.window.axes([shape.height, shape.width]);
         let [[source_rows, result_rows], [source_columns, result_columns]] =
             axes.map(|axis| direction.lengths(&axis));

@@ -1,0 +1,79 @@
+//! The weight gradient by the method that suits a shape.
+
+use super::correlation::Method;
+use super::winograd::{self, F4, GradBlock, GradPlan};
+use super::{Conv2dShape, grad_weights};
+use crate::dispatch::InstructionSet;
+use crate::isa::Isa;
+
+/// How the weight gradient of a convolution is summed: block by block into the sums of a part, and
+/// at the end over all parts.
+pub(super) enum WeightGradient<'a> {
+    Direct(&'a Conv2dShape),
+    Winograd(GradPlan<F4>),
+}
+
+impl<'a> WeightGradient<'a> {
+    pub(super) fn new(shape: &'a Conv2dShape) -> Self {
+        match Method::of(shape) {
+            Method::Direct => Self::Direct(shape),
+            Method::Winograd => Self::Winograd(GradPlan::new(shape)),
+        }
+    }
+
+    /// Floats of the sums of a part.
+    pub(super) fn sums_len(&self) -> usize {
+        match self {
+            Self::Direct(shape) => shape.weights(),
+            Self::Winograd(plan) => plan.sums_len(),
+        }
+    }
+
+    /// Floats of memory that [`add_block`](Self::add_block) works in.
+    pub(super) fn scratch_len(&self) -> usize {
+        match self {
+            Self::Direct(shape) => grad_weights::padded_len(shape),
+            Self::Winograd(plan) => plan.scratch_len(),
+        }
+    }
+
+    /// Adds one block of images, `x` and the gradient of the sums, to a part, of which it may be the
+    /// first: then the sums may hold anything.
+    #[inline(always)]
+    pub(super) fn add_block<I: Isa>(
+        &self,
+        isa: I,
+        [x, grad_output]: [&[f32]; 2],
+        first: bool,
+        sums: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        match self {
+            Self::Direct(shape) => {
+                if first {
+                    sums.fill(0.0);
+                }
+                grad_weights::add_block(isa, shape, x, grad_output, scratch, sums);
+            }
+            Self::Winograd(plan) => winograd::add_block(
+                isa,
+                GradBlock {
+                    plan,
+                    x,
+                    grad_output,
+                    first,
+                    sums,
+                    scratch,
+                },
+            ),
+        }
+    }
+
+    /// The gradient, `[kh, kw, inputs, outputs]`, from the sums of all parts, added in order.
+    pub(super) fn finish(&self, set: InstructionSet, parts: &[f32], grad_weights: &mut [f32]) {
+        match self {
+            Self::Direct(_) => super::backward::add_parts(grad_weights, parts),
+            Self::Winograd(plan) => winograd::finish(set, plan, parts, grad_weights),
+        }
+    }
+}
