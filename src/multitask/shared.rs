@@ -76,7 +76,10 @@ mod tests {
         assert_eq!(layers.len(), 8);
         assert_eq!(tasks[0], [0]);
         assert!(tasks[1..7].iter().all(|tasks| tasks == &[0, 1, 2]));
-        assert_eq!((&layers[7].name[..], &tasks[7][..]), ("conv2d_0", &[1, 2][..]));
+        assert_eq!(
+            (&layers[7].name[..], &tasks[7][..]),
+            ("conv2d_0", &[1, 2][..])
+        );
         let second = layers[1].sharers[2];
         assert_eq!((second.layer, second.first_parameter), (1, 2));
     }

@@ -45,13 +45,13 @@ pub struct Recording {
     /// The seed of what layers draw at random.
     pub seed: u64,
     /// Tells the net from the others of a run, for those draws.
-    pub index: u64,
+    pub index: u16,
 }
 
 impl Recording {
     /// The key of a layer's draws: no other layer of the run has it.
     fn layer(&self, layer: usize) -> u64 {
-        self.index << 32 | layer as u64
+        u64::from(self.index) << 16 | layer as u64
     }
 }
 
@@ -213,13 +213,30 @@ impl Recorder<'_> {
                 self.note_hidden(relu);
             }
             LayerSpec::MaxPool { .. } if fused_before => {}
-            LayerSpec::MaxPool { .. } | LayerSpec::AveragePool { .. } | LayerSpec::Dropout { .. } => {
-                return Err(pending());
+            LayerSpec::MaxPool { window } => self.apply(ops::MaxPool { window }, 0)?,
+            LayerSpec::AveragePool { window } => self.apply(ops::AveragePool { window }, 0)?,
+            LayerSpec::BatchNorm { momentum, epsilon } => {
+                let (parameters, rest) = self.parameters.split_at(2);
+                let (states, states_left) = self.states.split_at(2);
+                let inputs = [&[self.signal], parameters, states].concat();
+                self.signal = self.tape.record(ops::BatchNorm { epsilon }, &inputs)?;
+                (self.parameters, self.states) = (rest, states_left);
+                self.normalized.push(Normalized {
+                    output: self.signal,
+                    momentum,
+                });
             }
-            LayerSpec::BatchNorm { .. } => return Err(pending()),
             LayerSpec::Relu => {
                 self.apply(ops::Relu, 0)?;
                 self.note_hidden(true);
+            }
+            LayerSpec::Dropout { rate } => {
+                let dropout = ops::Dropout {
+                    rate,
+                    seed: self.recording.seed,
+                    layer: self.recording.layer(layer),
+                };
+                self.apply(dropout, 0)?;
             }
             // Lanes hold the features of an image in a row already.
             LayerSpec::Flatten => {}
@@ -259,12 +276,5 @@ fn activation(relu: bool) -> ops::Activation {
         ops::Activation::Relu
     } else {
         ops::Activation::Linear
-    }
-}
-
-fn pending() -> TensorError {
-    TensorError::Value {
-        op: "network",
-        message: "pending".to_owned(),
     }
 }

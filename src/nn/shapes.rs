@@ -12,7 +12,9 @@ const MOST_VALUES: usize = 1 << 31;
 #[non_exhaustive]
 pub enum NetError {
     /// The images have no pixels.
-    #[error("images of {height}x{width} with {channels} channels have no pixels; every size is at least 1")]
+    #[error(
+        "images of {height}x{width} with {channels} channels have no pixels; every size is at least 1"
+    )]
     NoPixels {
         /// Rows.
         height: usize,
@@ -34,7 +36,9 @@ pub enum NetError {
         reason: String,
     },
     /// The last layer gives no logits.
-    #[error("the last layer of a net is dense without relu, for the logits; this net ends with {0}")]
+    #[error(
+        "the last layer of a net is dense without relu, for the logits; this net ends with {0}"
+    )]
     NoLogits(&'static str),
 }
 
@@ -45,7 +49,11 @@ impl NetSpec {
     /// # Errors
     /// When a layer does not fit.
     pub fn shapes(&self) -> Result<Vec<Vec<usize>>, NetError> {
-        Ok(self.try_stages()?.into_iter().map(|stage| stage.after).collect())
+        Ok(self
+            .try_stages()?
+            .into_iter()
+            .map(|stage| stage.after)
+            .collect())
     }
 
     fn try_stages(&self) -> Result<Vec<Stage>, NetError> {
@@ -114,7 +122,11 @@ pub(super) struct Stage {
 }
 
 /// The shape behind a layer, or why there is none.
-fn after(layer: &LayerSpec, before: &[usize], image: Option<[usize; 3]>) -> Result<Vec<usize>, String> {
+fn after(
+    layer: &LayerSpec,
+    before: &[usize],
+    image: Option<[usize; 3]>,
+) -> Result<Vec<usize>, String> {
     let features = before.iter().product();
     let shape = match *layer {
         LayerSpec::Conv2d {

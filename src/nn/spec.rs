@@ -58,7 +58,10 @@ pub enum LayerSpec {
     },
 }
 
-fn serialize_window<S: serde::Serializer>(window: &Window, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_window<S: serde::Serializer>(
+    window: &Window,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     use serde::ser::SerializeMap;
     let mut map = serializer.serialize_map(Some(3))?;
     map.serialize_entry("window", &window.kernel)?;

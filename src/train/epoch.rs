@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use super::model::BatchResult;
-use super::{EpochRecord, FitSettings, Model, Observer, StepReport, TaskImages, TaskRecord, TrainError};
+use super::{
+    EpochRecord, FitSettings, Model, Observer, StepReport, TaskImages, TaskRecord, TrainError,
+};
 use crate::autograd::Mode;
 use crate::optim::Optimizer;
 use crate::random::{Purpose, Stream};

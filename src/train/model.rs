@@ -58,7 +58,7 @@ pub struct Model {
     batch: usize,
     divisor: f32,
     seed: u64,
-    index: u32,
+    index: u8,
     /// The classes predicted for a batch.
     predictions: Vec<u32>,
     /// The changed images of a batch.
@@ -91,8 +91,12 @@ impl Model {
 
     /// The same model before its first task, with the seed of what its layers draw at random, and an
     /// index that tells it from the other models of a run.
-    pub fn with_seed(self, seed: u64, index: u32) -> Self {
-        Self { seed, index, ..self }
+    pub fn with_seed(self, seed: u64, index: u8) -> Self {
+        Self {
+            seed,
+            index,
+            ..self
+        }
     }
 
     /// Adds a task with a net and its initial weights, in the order of [`NetSpec::parameters`].
@@ -108,7 +112,7 @@ impl Model {
         let recording = Recording {
             batch: self.batch,
             seed: self.seed,
-            index: u64::from(self.index) << 16 | self.tasks.len() as u64,
+            index: u16::from(self.index) << 8 | self.tasks.len() as u16,
         };
         let network = Network::record(&mut self.tape, &spec, recording, values)?;
         self.tasks.push(TaskNet {
@@ -295,12 +299,18 @@ impl Model {
     /// training, and its moving averages. A parameter without a gradient stays as it is.
     pub fn update(&mut self, task: usize, optimizer: &mut Optimizer) {
         let before = &self.tasks[..task];
-        let first: usize = before.iter().map(|task| task.network.parameters.len()).sum();
+        let first: usize = before
+            .iter()
+            .map(|task| task.network.parameters.len())
+            .sum();
         let net = &self.tasks[task];
         for (slot, &var) in (first..).zip(&net.network.parameters) {
             let (value, grad) = self.tape.value_and_grad(var);
             if let Some(grad) = grad {
-                let owned = net.owned.as_ref().map(|owned| owned[slot - first].as_slice());
+                let owned = net
+                    .owned
+                    .as_ref()
+                    .map(|owned| owned[slot - first].as_slice());
                 optimizer.update(slot, value.data_mut(), grad.data(), owned);
             }
         }
