@@ -102,8 +102,27 @@ impl<T: Transform> ToPoints for GradOutput<T> {
     }
 }
 
-/// Reads a square column by column, zeros beside the plane, transforms each column, then each of the
-/// rows that result, and writes vector (i, j) to `target[(i · POINTS + j) · stride]`.
+/// The value of an expression for each index of a line, written out: values that a loop indexes would
+/// lie in memory, where these stay in registers.
+macro_rules! line {
+    ($index:ident => $value:expr) => {
+        [
+            line!(0, $index => $value),
+            line!(1, $index => $value),
+            line!(2, $index => $value),
+            line!(3, $index => $value),
+            line!(4, $index => $value),
+            line!(5, $index => $value),
+        ]
+    };
+    ($at:literal, $index:ident => $value:expr) => {{
+        let $index: usize = $at;
+        $value
+    }};
+}
+
+/// Reads a square, zeros beside the plane, transforms each column, then each of the rows that result,
+/// and writes vector (i, j) to `target[(i · POINTS + j) · stride]`.
 ///
 /// # Safety
 /// `source` is valid for reading where `place` lies on its plane, whose rows are `columns` vectors
@@ -113,48 +132,51 @@ pub(super) unsafe fn transform_square<I: Isa, L: ToPoints>(
     isa: I,
     (source, columns): (*const f32, usize),
     place: &Place,
-    (target, stride): (*mut f32, usize),
+    target: (*mut f32, usize),
 ) {
     let corner = source.wrapping_add(place.corner);
-    let mut half: Square<I::F32> = [[isa.zero(); MOST_POINTS]; MOST_POINTS];
-    if place.whole {
-        for j in 0..L::SIZE {
-            let mut column = [isa.zero(); MOST_POINTS];
-            for (i, value) in column.iter_mut().enumerate().take(L::SIZE) {
-                // SAFETY: the whole square lies on the plane.
-                *value = unsafe { isa.load_ptr(corner.wrapping_add((i * columns + j) * LANES)) };
-            }
-            let column = L::line(isa, column);
-            for i in 0..L::POINTS {
-                half[i][j] = column[i];
-            }
-        }
-    } else {
-        for j in 0..L::SIZE {
-            if !place.columns.contains(&j) {
-                continue;
-            }
-            let mut column = [isa.zero(); MOST_POINTS];
-            for (i, value) in column.iter_mut().enumerate().take(L::SIZE) {
-                if place.rows.contains(&i) {
-                    // SAFETY: this row and column lie on the plane.
-                    *value =
-                        unsafe { isa.load_ptr(corner.wrapping_add((i * columns + j) * LANES)) };
-                }
-            }
-            let column = L::line(isa, column);
-            for i in 0..L::POINTS {
-                half[i][j] = column[i];
-            }
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if place.whole {
+            transform::<I, L, true>(isa, (corner, columns), place, target);
+        } else {
+            transform::<I, L, false>(isa, (corner, columns), place, target);
         }
     }
-    for (i, &row) in half.iter().enumerate().take(L::POINTS) {
-        let row = L::line(isa, row);
-        for (j, &value) in row.iter().enumerate().take(L::POINTS) {
+}
+
+/// [`transform_square`] from its corner, `WHOLE` if all of it lies on the plane.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn transform<I: Isa, L: ToPoints, const WHOLE: bool>(
+    isa: I,
+    (corner, columns): (*const f32, usize),
+    place: &Place,
+    (target, stride): (*mut f32, usize),
+) {
+    let zero = isa.zero();
+    let half: Square<I::F32> = line!(j => {
+        let used = j < L::SIZE && (WHOLE || place.columns.contains(&j));
+        let column = line!(i => {
+            if used && i < L::SIZE && (WHOLE || place.rows.contains(&i)) {
+                // SAFETY: this row and column lie on the plane.
+                unsafe { isa.load_ptr(corner.wrapping_add((i * columns + j) * LANES)) }
+            } else {
+                zero
+            }
+        });
+        L::line(isa, column)
+    });
+    line!(i => if i < L::POINTS {
+        let row = L::line(isa, line!(j => half[j][i]));
+        line!(j => if j < L::POINTS {
+            let to = target.wrapping_add((i * L::POINTS + j) * stride);
             // SAFETY: the caller vouches for the target.
-            unsafe { isa.store_ptr(target.wrapping_add((i * L::POINTS + j) * stride), value) };
-        }
-    }
+            unsafe { isa.store_ptr(to, row[j]) };
+        });
+    });
 }
 
 /// What becomes of an output before it is written.
@@ -177,34 +199,29 @@ pub(super) unsafe fn write_outputs<I: Isa, T: Transform>(
     (target, row_stride): (*mut f32, usize),
     last: Last,
 ) {
-    let mut half: Square<I::F32> = [[isa.zero(); MOST_POINTS]; MOST_POINTS];
-    for j in 0..T::POINTS {
-        let mut column = [isa.zero(); MOST_POINTS];
-        for (i, value) in column.iter_mut().enumerate().take(T::POINTS) {
-            let from = products.wrapping_add((i * T::POINTS + j) * stride);
-            // SAFETY: the caller vouches for the products.
-            *value = unsafe { isa.load_ptr(from) };
-        }
-        let column = T::output(isa, column);
-        for i in 0..T::OUTPUTS {
-            half[i][j] = column[i];
-        }
-    }
+    let zero = isa.zero();
+    let half: Square<I::F32> = line!(j => {
+        let column = line!(i => {
+            if i < T::POINTS && j < T::POINTS {
+                let from = products.wrapping_add((i * T::POINTS + j) * stride);
+                // SAFETY: the caller vouches for the products.
+                unsafe { isa.load_ptr(from) }
+            } else {
+                zero
+            }
+        });
+        T::output(isa, column)
+    });
     let bias = isa.splat(last.bias);
     // No floor leaves every value as it is, NaN too.
     let floor = isa.splat(if last.relu { 0.0 } else { f32::NEG_INFINITY });
-    for (i, &row) in half.iter().enumerate().take(T::OUTPUTS) {
-        if !place.rows.contains(&i) {
-            break;
-        }
-        let row = T::output(isa, row);
-        for (j, &value) in row.iter().enumerate().take(T::OUTPUTS) {
-            if place.columns.contains(&j) {
-                let value = isa.max(floor, isa.add(value, bias));
-                let to = target.wrapping_add(i * row_stride + j * LANES);
-                // SAFETY: this row and column lie on the plane.
-                unsafe { isa.store_ptr(to, value) };
-            }
-        }
-    }
+    line!(i => if i < T::OUTPUTS && place.rows.contains(&i) {
+        let row = T::output(isa, line!(j => half[j][i]));
+        line!(j => if j < T::OUTPUTS && place.columns.contains(&j) {
+            let value = isa.max(floor, isa.add(row[j], bias));
+            let to = target.wrapping_add(i * row_stride + j * LANES);
+            // SAFETY: this row and column lie on the plane.
+            unsafe { isa.store_ptr(to, value) };
+        });
+    });
 }
