@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::tiles::{Input, Last, Place, Plane, transform_square, write_outputs};
+use super::tiles::{Ahead, Input, Last, Place, Plane, transform_square, write_outputs};
 use super::transform::Transform;
 use crate::conv2d::taps::Direction;
 use crate::conv2d::{Conv2dShape, Epilogue};
@@ -252,15 +252,54 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                 *place = plan.result.square(at, T::OUTPUTS, T::OUTPUTS);
             }
             let panels = plan.results.div_ceil(ROWS);
+            let next = first + tiles;
+            let mut source_ahead = Ahead {
+                corners: [std::ptr::null(); GROUP],
+                tiles: tiles.min(end - next),
+                size: [T::POINTS, T::OUTPUTS],
+                row_stride: plan.source.columns * LANES,
+                channels: plan.sources,
+                channel_stride: plan.source.len(),
+                next: [0; 3],
+            };
+            for (tile, corner) in (next..end).zip(&mut source_ahead.corners) {
+                let at = [tile / across, tile % across];
+                let place = plan.source.square(at, T::OUTPUTS, T::POINTS);
+                *corner = band.source.as_ptr().wrapping_add(place.corner);
+            }
+            let calls = T::POINTS * T::POINTS * tiles.div_ceil(VECTORS);
+            let source_rows = source_ahead.rows().div_ceil(calls * panels);
             let mut panel = 0;
             while panel < panels {
                 let pass = panel..panels.min(panel + plan.pass);
+                let channels = pass.start * ROWS..plan.results.min(pass.end * ROWS);
+                let mut target_ahead = Ahead {
+                    corners: [std::ptr::null(); GROUP],
+                    tiles,
+                    size: [T::OUTPUTS; 2],
+                    row_stride: band.target.row_stride,
+                    channels: channels.len(),
+                    channel_stride: band.target.channel_stride,
+                    next: [0; 3],
+                };
+                for (tile, corner) in (first..end).zip(&mut target_ahead.corners) {
+                    let at = [tile / across, tile % across];
+                    let offset = channels.start * band.target.channel_stride
+                        + at[0] * T::OUTPUTS * band.target.row_stride
+                        + at[1] * T::OUTPUTS * LANES;
+                    *corner = band.target.start.wrapping_add(offset);
+                }
+                let target_rows = target_ahead.rows().div_ceil(calls * pass.len());
                 multiply::<I, T, ROWS, VECTORS>(
                     isa,
                     plan,
                     (band.weights, sources, products),
                     pass.clone(),
                     tiles,
+                    &mut [
+                        (&mut source_ahead, source_rows),
+                        (&mut target_ahead, target_rows),
+                    ],
                 );
                 for channel in pass.start * ROWS..plan.results.min(pass.end * ROWS) {
                     let last = Last {
@@ -304,6 +343,7 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
     (weights, sources, products): (&[f32], &[f32], &mut [f32]),
     panels: Range<usize>,
     tiles: usize,
+    ahead: &mut [(&mut Ahead<GROUP>, usize); 2],
 ) {
     let strips = tiles.div_ceil(VECTORS);
     for point in 0..T::POINTS * T::POINTS {
@@ -345,6 +385,9 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                         2 => micro_kernel::<I, ROWS, 2, 1>(isa, &tile),
                         _ => micro_kernel::<I, ROWS, VECTORS, 1>(isa, &tile),
                     }
+                }
+                for (ahead, rows) in &mut *ahead {
+                    ahead.fetch(isa, *rows);
                 }
                 first += vectors;
             }

@@ -26,7 +26,7 @@ pub(super) struct Place {
     rows: Range<usize>,
     columns: Range<usize>,
     /// Where its first value would lie in the plane, in floats; wraps around before the start.
-    corner: usize,
+    pub(super) corner: usize,
     whole: bool,
 }
 
@@ -177,6 +177,51 @@ unsafe fn transform<I: Isa, L: ToPoints, const WHOLE: bool>(
             unsafe { isa.store_ptr(to, row[j]) };
         });
     });
+}
+
+/// Asks for the lines of tiles ahead of their use, a row of one tile at a time, so that memory works
+/// while products are computed.
+pub(super) struct Ahead<const TILES: usize> {
+    /// Where the tiles begin in the first channel; need not be valid.
+    pub(super) corners: [*const f32; TILES],
+    pub(super) tiles: usize,
+    /// Rows of a tile, vectors of a row.
+    pub(super) size: [usize; 2],
+    pub(super) row_stride: usize,
+    pub(super) channels: usize,
+    pub(super) channel_stride: usize,
+    /// The row that comes next: of which channel, of which tile.
+    pub(super) next: [usize; 3],
+}
+
+impl<const TILES: usize> Ahead<TILES> {
+    /// Rows of all tiles.
+    pub(super) fn rows(&self) -> usize {
+        self.channels * self.tiles * self.size[0]
+    }
+
+    /// Asks for the next rows.
+    #[inline(always)]
+    pub(super) fn fetch<I: Isa>(&mut self, isa: I, rows: usize) {
+        for _ in 0..rows {
+            let [channel, tile, row] = self.next;
+            if channel == self.channels || self.tiles == 0 {
+                return;
+            }
+            let offset = channel * self.channel_stride + row * self.row_stride;
+            let line = self.corners[tile].wrapping_add(offset);
+            for column in 0..self.size[1] {
+                isa.prefetch(line.wrapping_add(column * LANES));
+            }
+            self.next[2] += 1;
+            if self.next[2] == self.size[0] {
+                self.next = [channel, tile + 1, 0];
+                if self.next[1] == self.tiles {
+                    self.next = [channel + 1, 0, 0];
+                }
+            }
+        }
+    }
 }
 
 /// What becomes of an output before it is written.
