@@ -253,55 +253,38 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
             }
             let panels = plan.results.div_ceil(ROWS);
             let next = first + tiles;
-            let mut source_ahead = Ahead {
-                corners: [std::ptr::null(); GROUP],
-                tiles: tiles.min(end - next),
-                size: [T::POINTS, T::OUTPUTS],
-                row_stride: plan.source.columns * LANES,
-                channels: plan.sources,
-                channel_stride: plan.source.len(),
-                next: [0; 3],
-            };
-            for (tile, corner) in (next..end).zip(&mut source_ahead.corners) {
+            let mut source_ahead = Ahead::new(&plan.source, T::POINTS, T::OUTPUTS, plan.sources);
+            for tile in next..end.min(next + GROUP) {
                 let at = [tile / across, tile % across];
                 let place = plan.source.square(at, T::OUTPUTS, T::POINTS);
-                *corner = band.source.as_ptr().wrapping_add(place.corner);
+                source_ahead.add(place.corner_in(band.source.as_ptr()));
             }
             let calls = T::POINTS * T::POINTS * tiles.div_ceil(VECTORS);
-            let source_rows = source_ahead.rows().div_ceil(calls * panels);
+            source_ahead.spread_over(calls * panels);
             let mut panel = 0;
             while panel < panels {
                 let pass = panel..panels.min(panel + plan.pass);
                 let channels = pass.start * ROWS..plan.results.min(pass.end * ROWS);
-                let mut target_ahead = Ahead {
-                    corners: [std::ptr::null(); GROUP],
-                    tiles,
-                    size: [T::OUTPUTS; 2],
-                    row_stride: band.target.row_stride,
-                    channels: channels.len(),
-                    channel_stride: band.target.channel_stride,
-                    next: [0; 3],
-                };
-                for (tile, corner) in (first..end).zip(&mut target_ahead.corners) {
+                let mut target_ahead =
+                    Ahead::new(&plan.result, T::OUTPUTS, T::OUTPUTS, channels.len())
+                        .with_strides(band.target.row_stride, band.target.channel_stride);
+                for tile in first..next {
                     let at = [tile / across, tile % across];
                     let offset = channels.start * band.target.channel_stride
                         + at[0] * T::OUTPUTS * band.target.row_stride
                         + at[1] * T::OUTPUTS * LANES;
-                    *corner = band.target.start.wrapping_add(offset);
+                    target_ahead.add(band.target.start.wrapping_add(offset));
                 }
-                let target_rows = target_ahead.rows().div_ceil(calls * pass.len());
+                target_ahead.spread_over(calls * pass.len());
                 multiply::<I, T, ROWS, VECTORS>(
                     isa,
                     plan,
                     (band.weights, sources, products),
                     pass.clone(),
                     tiles,
-                    &mut [
-                        (&mut source_ahead, source_rows),
-                        (&mut target_ahead, target_rows),
-                    ],
+                    [&mut source_ahead, &mut target_ahead],
                 );
-                for channel in pass.start * ROWS..plan.results.min(pass.end * ROWS) {
+                for channel in channels {
                     let last = Last {
                         bias: band.epilogue.bias.map_or(0.0, |bias| bias[channel]),
                         relu: band.epilogue.relu,
@@ -343,8 +326,9 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
     (weights, sources, products): (&[f32], &[f32], &mut [f32]),
     panels: Range<usize>,
     tiles: usize,
-    ahead: &mut [(&mut Ahead<GROUP>, usize); 2],
+    ahead: [&mut Ahead<GROUP>; 2],
 ) {
+    let [source_ahead, target_ahead] = ahead;
     let strips = tiles.div_ceil(VECTORS);
     for point in 0..T::POINTS * T::POINTS {
         for panel in panels.clone() {
@@ -386,9 +370,8 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                         _ => micro_kernel::<I, ROWS, VECTORS, 1>(isa, &tile),
                     }
                 }
-                for (ahead, rows) in &mut *ahead {
-                    ahead.fetch(isa, *rows);
-                }
+                source_ahead.fetch(isa);
+                target_ahead.fetch(isa);
                 first += vectors;
             }
         }

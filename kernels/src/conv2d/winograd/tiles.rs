@@ -26,8 +26,16 @@ pub(super) struct Place {
     rows: Range<usize>,
     columns: Range<usize>,
     /// Where its first value would lie in the plane, in floats; wraps around before the start.
-    pub(super) corner: usize,
+    corner: usize,
     whole: bool,
+}
+
+impl Place {
+    /// The corner in a plane that starts here; need not be valid.
+    #[inline(always)]
+    pub(super) fn corner_in(&self, plane: *const f32) -> *const f32 {
+        plane.wrapping_add(self.corner)
+    }
 }
 
 impl Plane {
@@ -134,7 +142,7 @@ pub(super) unsafe fn transform_square<I: Isa, L: ToPoints>(
     place: &Place,
     target: (*mut f32, usize),
 ) {
-    let corner = source.wrapping_add(place.corner);
+    let corner = place.corner_in(source);
     // SAFETY: as the caller vouches.
     unsafe {
         if place.whole {
@@ -179,45 +187,86 @@ unsafe fn transform<I: Isa, L: ToPoints, const WHOLE: bool>(
     });
 }
 
-/// Asks for the lines of tiles ahead of their use, a row of one tile at a time, so that memory works
+/// Asks for the pixels of tiles ahead of their use, some rows of a tile at a time, so that memory works
 /// while products are computed.
 pub(super) struct Ahead<const TILES: usize> {
     /// Where the tiles begin in the first channel; need not be valid.
-    pub(super) corners: [*const f32; TILES],
-    pub(super) tiles: usize,
-    /// Rows of a tile, vectors of a row.
-    pub(super) size: [usize; 2],
-    pub(super) row_stride: usize,
-    pub(super) channels: usize,
-    pub(super) channel_stride: usize,
-    /// The row that comes next: of which channel, of which tile.
-    pub(super) next: [usize; 3],
+    corners: [*const f32; TILES],
+    tiles: usize,
+    /// Rows of a tile.
+    rows: usize,
+    /// Vectors of a row.
+    columns: usize,
+    row_stride: usize,
+    channels: usize,
+    channel_stride: usize,
+    /// What comes next: which row of which tile of which channel.
+    channel: usize,
+    tile: usize,
+    row: usize,
+    /// Rows to ask for at a time.
+    at_once: usize,
 }
 
 impl<const TILES: usize> Ahead<TILES> {
-    /// Rows of all tiles.
-    pub(super) fn rows(&self) -> usize {
-        self.channels * self.tiles * self.size[0]
+    /// No tiles yet; those that come have so many rows and columns, in so many channels of a plane.
+    #[inline(always)]
+    pub(super) fn new(plane: &Plane, rows: usize, columns: usize, channels: usize) -> Self {
+        Self {
+            corners: [std::ptr::null(); TILES],
+            tiles: 0,
+            rows,
+            columns,
+            row_stride: plane.columns * LANES,
+            channels,
+            channel_stride: plane.len(),
+            channel: 0,
+            tile: 0,
+            row: 0,
+            at_once: 0,
+        }
+    }
+
+    /// The same in memory that is laid out in another way.
+    #[inline(always)]
+    pub(super) fn with_strides(self, row_stride: usize, channel_stride: usize) -> Self {
+        Self {
+            row_stride,
+            channel_stride,
+            ..self
+        }
+    }
+
+    /// Adds a tile by its corner.
+    #[inline(always)]
+    pub(super) fn add(&mut self, corner: *const f32) {
+        self.corners[self.tiles] = corner;
+        self.tiles += 1;
+    }
+
+    /// Asks for everything in so many calls of [`fetch`](Self::fetch).
+    #[inline(always)]
+    pub(super) fn spread_over(&mut self, calls: usize) {
+        self.at_once = (self.channels * self.tiles * self.rows).div_ceil(calls.max(1));
     }
 
     /// Asks for the next rows.
     #[inline(always)]
-    pub(super) fn fetch<I: Isa>(&mut self, isa: I, rows: usize) {
-        for _ in 0..rows {
-            let [channel, tile, row] = self.next;
-            if channel == self.channels || self.tiles == 0 {
+    pub(super) fn fetch<I: Isa>(&mut self, isa: I) {
+        for _ in 0..self.at_once {
+            if self.channel == self.channels {
                 return;
             }
-            let offset = channel * self.channel_stride + row * self.row_stride;
-            let line = self.corners[tile].wrapping_add(offset);
-            for column in 0..self.size[1] {
+            let offset = self.channel * self.channel_stride + self.row * self.row_stride;
+            let line = self.corners[self.tile].wrapping_add(offset);
+            for column in 0..self.columns {
                 isa.prefetch(line.wrapping_add(column * LANES));
             }
-            self.next[2] += 1;
-            if self.next[2] == self.size[0] {
-                self.next = [channel, tile + 1, 0];
-                if self.next[1] == self.tiles {
-                    self.next = [channel + 1, 0, 0];
+            self.row += 1;
+            if self.row == self.rows {
+                (self.row, self.tile) = (0, self.tile + 1);
+                if self.tile == self.tiles {
+                    (self.tile, self.channel) = (0, self.channel + 1);
                 }
             }
         }
