@@ -6,29 +6,35 @@
 //! [`Tanh`], [`Sigmoid`], [`Relu`], [`Softmax`], [`LogSoftmax`]). A function of single elements is an
 //! operation once it implements [`Elementwise`].
 //!
-//! In lanes, the layout of the network kernels, work [`Dense`], [`Conv2d`], [`SoftmaxCrossEntropy`]
-//! and [`Relu`]; [`Pack`] and [`Unpack`] stand at the seams.
+//! In lanes, the layout of the network kernels, work [`Dense`], [`Conv2d`], [`MaxPool`],
+//! [`AveragePool`], [`BatchNorm`], [`Dropout`], [`SoftmaxCrossEntropy`] and [`Relu`]; [`Pack`] and
+//! [`Unpack`] stand at the seams.
 //!
 //! Every operation is held to a plain f64 version of itself by
 //! [`gradient_check`](crate::autograd::gradient_check); one that is not fails a test.
 
 mod add;
+mod average_pool;
+mod batch_norm;
 mod broadcast;
 mod concat;
 mod conv2d;
 mod dense;
 mod div;
+mod dropout;
 mod elementwise;
 mod exp;
 mod log;
 mod log_softmax;
 mod matmul;
 mod max;
+mod max_pool;
 mod mean;
 mod mul;
 mod neg;
 mod operands;
 mod pack;
+mod pooling;
 mod reduce;
 mod relu;
 mod reshape;
@@ -48,16 +54,20 @@ mod transpose;
 mod unpack;
 
 pub use add::Add;
+pub use average_pool::AveragePool;
+pub use batch_norm::BatchNorm;
 pub use concat::Concat;
 pub use conv2d::Conv2d;
 pub use dense::{Activation, Dense};
 pub use div::Div;
+pub use dropout::Dropout;
 pub use elementwise::Elementwise;
 pub use exp::Exp;
 pub use log::Log;
 pub use log_softmax::LogSoftmax;
 pub use matmul::MatMul;
 pub use max::Max;
+pub use max_pool::MaxPool;
 pub use mean::Mean;
 pub use mul::Mul;
 pub use neg::Neg;

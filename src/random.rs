@@ -25,6 +25,8 @@ pub enum Purpose {
     Benchmark = 5,
     /// How an image is changed before the net sees it; the index is that of the image.
     Augmentation = 6,
+    /// What dropout drops; the epoch is the step, the index counts layers and blocks of images.
+    Dropout = 7,
 }
 
 /// A random stream.
@@ -90,6 +92,22 @@ impl Stream {
         }
     }
 
+    /// 1 with this probability, else 0, into every byte; each takes one 32-bit number.
+    ///
+    /// The probability is rounded to a multiple of 2⁻³² and held within 0 and 1.
+    pub fn fill_chances(&mut self, probability: f64, chances: &mut [u8]) {
+        const WORD: usize = size_of::<u32>();
+        let bound = (probability * (1_u64 << 32) as f64).round() as u64;
+        let mut bytes = [0; 256 * WORD];
+        for chances in chances.chunks_mut(256) {
+            let bytes = &mut bytes[..chances.len() * WORD];
+            self.generator.fill_bytes(bytes);
+            for (chance, word) in chances.iter_mut().zip(bytes.as_chunks::<WORD>().0) {
+                *chance = u8::from(u64::from(u32::from_le_bytes(*word)) < bound);
+            }
+        }
+    }
+
     /// Shuffles in place (Fisher–Yates).
     ///
     /// # Panics
@@ -120,6 +138,25 @@ mod tests {
     const UNIFORM: [f64; 2] = [0.983_152_654_221_198_9, 0.518_702_496_486_164_4];
     const NORMAL: [f64; 2] = [-0.545_586_814_364_655_4, -2.222_991_911_042_343_7];
     const BELOW: [u32; 4] = [3, 7, 1, 1];
+
+    #[test]
+    fn chances_take_one_word_each() {
+        let mut stream = Stream::new(7, Purpose::Dropout, 0, 3);
+        let words: Vec<u32> = (0..600).map(|_| stream.generator.next_u32()).collect();
+        for probability in [0.0, 0.3, 1.0] {
+            let mut chances = [9; 600];
+            Stream::new(7, Purpose::Dropout, 0, 3).fill_chances(probability, &mut chances);
+            for (word, chance) in words.iter().zip(chances) {
+                let below = f64::from(*word) < probability * 4_294_967_296.0;
+                assert_eq!(chance, u8::from(below));
+            }
+        }
+        let mut first = [9; 8];
+        Stream::new(7, Purpose::Dropout, 0, 3).fill_chances(0.5, &mut first);
+        assert_eq!(first, CHANCES);
+    }
+
+    const CHANCES: [u8; 8] = [1, 0, 1, 1, 1, 0, 1, 0];
 
     #[test]
     fn every_part_of_the_key_matters() {

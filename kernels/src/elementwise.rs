@@ -3,6 +3,8 @@
 //! Positions do not depend on one another, so these run over slices of any layout and length; empty
 //! lanes need no care. Each is bound by memory and reads and writes everything once.
 
+use rayon::prelude::*;
+
 use crate::chunks::{CHUNK, for_each_chunk, padded};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::isa::Isa;
@@ -44,6 +46,64 @@ pub fn add_scaled(set: InstructionSet, target: &mut [f32], factor: f32, source: 
 /// `target *= factor`.
 pub fn scale(set: InstructionSet, target: &mut [f32], factor: f32) {
     for_each_chunk(target, CHUNK, &|target| set.run(Scale { target, factor }));
+}
+
+/// `factor · source` into `target` where `selected` is not 0, else zero, whatever the source holds.
+///
+/// # Panics
+/// If the slices differ in length.
+pub fn scale_selected(
+    set: InstructionSet,
+    target: &mut [f32],
+    factor: f32,
+    source: &[f32],
+    selected: &[u8],
+) {
+    check("source", source.len(), target.len());
+    check("selected", selected.len(), target.len());
+    target
+        .par_chunks_mut(CHUNK)
+        .zip(source.par_chunks(CHUNK))
+        .zip(selected.par_chunks(CHUNK))
+        .for_each(|((target, source), selected)| {
+            set.run(ScaleSelected {
+                target,
+                factor,
+                source,
+                selected,
+            });
+        });
+}
+
+struct ScaleSelected<'a> {
+    target: &'a mut [f32],
+    factor: f32,
+    source: &'a [f32],
+    selected: &'a [u8],
+}
+
+impl ScaleSelected<'_> {
+    #[inline(always)]
+    fn apply<I: Isa>(&self, isa: I, source: &[f32; LANES], selected: &[u8; LANES]) -> I::F32 {
+        let scaled = isa.mul(isa.splat(self.factor), isa.load(source));
+        isa.select_gt_zero(isa.load_u8(selected), scaled)
+    }
+}
+
+impl Kernel for ScaleSelected<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let (target, target_rest) = std::mem::take(&mut self.target).as_chunks_mut::<LANES>();
+        let (source, source_rest) = self.source.as_chunks::<LANES>();
+        let (selected, selected_rest) = self.selected.as_chunks::<LANES>();
+        for (target, (source, selected)) in target.iter_mut().zip(source.iter().zip(selected)) {
+            isa.store(target, self.apply(isa, source, selected));
+        }
+        let value = self.apply(isa, &padded(source_rest), &padded(selected_rest));
+        target_rest.copy_from_slice(&isa.to_array(value)[..target_rest.len()]);
+    }
 }
 
 /// A function of two vectors.
@@ -189,6 +249,16 @@ mod tests {
                 )
             });
 
+            let selected: Vec<u8> = (0..target.len()).map(|at| (at % 3 * 120) as u8).collect();
+            let mut chosen = vec![f32::NAN; target.len()];
+            scale_selected(set, &mut chosen, factor, target, &selected);
+            let choose = |(&product, &selected): (&f32, &u8)| match selected {
+                0 => 0.0,
+                _ => product,
+            };
+            let expected: Vec<f32> = products.iter().zip(&selected).map(choose).collect();
+            assert_close(&chosen, &expected, Tolerance::EXACT);
+
             let mut product = target.to_vec();
             scale(set, &mut product, factor);
             assert_close(&product, &products, Tolerance::EXACT);
@@ -229,6 +299,17 @@ mod tests {
                 relu_backward(set, &output, &mut grad);
                 assert_eq!(grad[start..], [0.0, 0.0, f32::INFINITY, 0.0]);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_not_selected_is_zero_whatever_it_was() {
+        for &set in dispatch::all() {
+            let mut target = [7.0; 3];
+            let source = [f32::NAN, f32::INFINITY, f32::NAN];
+            scale_selected(set, &mut target, 2.0, &source, &[0, 0, 1]);
+            assert_eq!(target[..2], [0.0, 0.0]);
+            assert!(target[2].is_nan());
         }
     }
 

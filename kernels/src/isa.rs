@@ -113,13 +113,8 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// Sixteen bytes as floats from 0 to 255.
     fn load_u8(self, source: &[u8; LANES]) -> Self::F32;
 
-    /// Sixteen whole numbers from 0 to 255 as bytes; others are unspecified.
-    #[inline(always)]
-    fn store_u8(self, target: &mut [u8; LANES], vector: Self::F32) {
-        for (byte, value) in target.iter_mut().zip(self.to_array(vector)) {
-            *byte = value as u8;
-        }
-    }
+    /// Writes lanes that hold whole numbers from 0 to 255 as bytes; of others the byte is unspecified.
+    fn store_u8(self, target: &mut [u8; LANES], vector: Self::F32);
 
     /// `a + b`.
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;

@@ -5,6 +5,7 @@
 //! same generic code on it, and has a plain reference in [`naive`] that the property tests hold it to.
 #![allow(unsafe_code)]
 
+pub mod batch_norm;
 pub mod buffer;
 pub mod check;
 mod chunks;
@@ -17,6 +18,7 @@ pub mod isa;
 pub mod lanes;
 pub mod naive;
 pub mod peak;
+pub mod pool;
 pub mod softmax;
 pub mod update;
 pub mod window;

@@ -10,17 +10,24 @@
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
 
+mod batch_norm;
 mod conv2d;
 mod dense;
 mod gemm;
+mod pool;
 mod softmax;
 mod update;
 
+pub use batch_norm::{
+    BatchNormGradients, BatchNormShape, Normalization, batch_norm, batch_norm_backward,
+    batch_statistics, inverse_deviation,
+};
 pub use conv2d::{Conv2dShape, conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weights};
 pub use dense::{
     DenseShape, dense, dense_grad_bias, dense_grad_input, dense_grad_weights, relu, relu_backward,
 };
 pub use gemm::{Gemm, Matrix, gemm};
+pub use pool::{PoolShape, average_pool, average_pool_backward, max_pool, max_pool_backward};
 pub use softmax::{argmax, softmax, softmax_cross_entropy};
 pub use update::{adam, momentum, sgd};
 

@@ -95,6 +95,12 @@ impl Axis {
         }
     }
 
+    /// Whether any window reaches past an edge.
+    pub fn is_padded(&self) -> bool {
+        self.before + self.input < self.output.saturating_sub(1) * self.stride + self.kernel
+            || self.before > 0
+    }
+
     /// The places of the window that lie on the input when it stands at `output`; place `k` lies on
     /// `output · stride + k - before`. Empty if the padding alone is covered.
     pub fn inside(&self, output: usize) -> Range<usize> {
@@ -103,6 +109,16 @@ impl Axis {
         let last = (self.input + self.before)
             .saturating_sub(start)
             .min(self.kernel);
+        first..last.max(first)
+    }
+
+    /// The places where the window stands while it covers place `input`; none if it never does.
+    pub fn covering(&self, input: usize) -> Range<usize> {
+        let place = input + self.before;
+        let first = (place + 1)
+            .saturating_sub(self.kernel)
+            .div_ceil(self.stride);
+        let last = (place / self.stride + 1).min(self.output);
         first..last.max(first)
     }
 }
@@ -135,7 +151,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn inside_are_the_places_on_the_input(
+        fn inside_are_the_places_on_the_input_and_covering_the_way_back(
             (input, kernel, stride) in (1..12_usize, 1..6_usize, 1..4_usize),
             same in any::<bool>(),
         ) {
@@ -148,6 +164,16 @@ mod tests {
                 };
                 let expected: Vec<usize> = (0..kernel).filter(on_input).collect();
                 prop_assert_eq!(axis.inside(output).collect::<Vec<_>>(), expected);
+            }
+            let reaches_past = (0..axis.output).any(|output| axis.inside(output).len() < kernel);
+            prop_assert!(axis.output == 0 || axis.is_padded() == reaches_past);
+            for place in 0..input {
+                let covers = |output: &usize| {
+                    let on_input = |k| output * stride + k == place + axis.before;
+                    axis.inside(*output).any(on_input)
+                };
+                let expected: Vec<usize> = (0..axis.output).filter(covers).collect();
+                prop_assert_eq!(axis.covering(place).collect::<Vec<_>>(), expected);
             }
         }
     }

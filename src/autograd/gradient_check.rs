@@ -121,6 +121,7 @@ pub struct GradientCheck<'a> {
     inputs: &'a [Tensor],
     reference: &'a dyn Fn(&[Vec<f64>]) -> Vec<f64>,
     constants: Vec<usize>,
+    mode: Mode,
 }
 
 /// Checks an operation whose inputs are all differentiable; see [`GradientCheck::run`].
@@ -157,12 +158,19 @@ impl<'a> GradientCheck<'a> {
             inputs,
             reference,
             constants: Vec::new(),
+            mode: Mode::Training { step: 0 },
         }
     }
 
     /// Input number `input` has no gradient: class labels, for instance.
     pub fn constant(mut self, input: usize) -> Self {
         self.constants.push(input);
+        self
+    }
+
+    /// What the passes are for; the first step of training if not said.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
         self
     }
 
@@ -176,6 +184,7 @@ impl<'a> GradientCheck<'a> {
         let specs: Vec<&TensorSpec> = inputs.iter().map(|input| input.spec()).collect();
         let mut run = Run {
             op: self.op,
+            mode: self.mode,
             output: Tensor::zeros(self.op.output_spec(&specs)?),
             inputs,
             saved: Buffer::zeroed(64),
@@ -248,6 +257,7 @@ impl<'a> GradientCheck<'a> {
 /// The operation under check with its buffers.
 struct Run<'a> {
     op: &'a dyn Op,
+    mode: Mode,
     inputs: Vec<&'a Tensor>,
     output: Tensor,
     saved: Buffer,
@@ -257,7 +267,7 @@ impl Run<'_> {
     fn forward(&mut self) -> Result<(), TensorError> {
         self.output.data_mut().fill(f32::NAN);
         self.op.forward(Forward {
-            mode: Mode::Training { step: 0 },
+            mode: self.mode,
             inputs: &self.inputs,
             output: &mut self.output,
             saved: &mut self.saved,
@@ -299,7 +309,7 @@ impl Run<'_> {
             })
             .collect();
         self.op.backward(Backward {
-            mode: Mode::Training { step: 0 },
+            mode: self.mode,
             inputs: &self.inputs,
             output: &self.output,
             saved: &mut self.saved,

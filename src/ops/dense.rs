@@ -13,7 +13,8 @@ pub use taskweave_kernels::dense::Activation;
 /// `y = activation(x · weights + bias)`.
 ///
 /// Inputs: x in lanes `[N, in]`, weights row-major `[in, out]`, bias row-major `[out]`; the output
-/// is in lanes, `[N, out]`. With z = ∂L/∂y where y > 0 (relu) or everywhere (linear):
+/// is in lanes, `[N, out]`. x may have more axes, `[N, C, H, W]` with `in` values per image: these
+/// count in that order, so that images need not be flattened. With z = ∂L/∂y where y > 0 (relu) or everywhere (linear):
 /// ∂L/∂x = z · weightsᵀ, ∂L/∂weights = xᵀ · z, ∂L/∂bias = Σ z over the batch.
 ///
 /// ```
@@ -53,15 +54,15 @@ impl Op for Dense {
             operands::layout(self.name(), input, spec, layout)?;
         }
         match specs.map(|spec| spec.shape.dims()) {
-            [[images, features], [rows, columns], [outputs]]
-                if features == rows && columns == outputs =>
+            [[images, _, ..], [rows, columns], [outputs]]
+                if specs[0].features() == *rows && columns == outputs =>
             {
                 Ok(TensorSpec::lanes([*images, *outputs]))
             }
             _ => Err(operands::misfit(
                 self.name(),
                 inputs,
-                "x is [N, in], weights [in, out] and bias [out]",
+                "x is [N, in] or has `in` values per image, weights are [in, out] and bias [out]",
             )),
         }
     }
@@ -117,8 +118,13 @@ mod tests {
         };
         assert_eq!(
             message(TensorSpec::lanes([2, 3]), [5, 4]),
-            "Dense: shapes [2, 3] and [5, 4] and [4] do not fit; x is [N, in], weights [in, out] \
-             and bias [out]"
+            "Dense: shapes [2, 3] and [5, 4] and [4] do not fit; x is [N, in] or has `in` values \
+             per image, weights are [in, out] and bias [out]"
+        );
+        let images = message(TensorSpec::lanes([2, 3, 2, 2]), [3, 4]);
+        assert!(images.starts_with("Dense: shapes [2, 3, 2, 2] and [3, 4]"));
+        assert!(
+            message(TensorSpec::lanes([2]), [1, 4]).starts_with("Dense: shapes [2] and [1, 4]")
         );
         assert_eq!(
             message(TensorSpec::row_major([2, 3]), [3, 4]),

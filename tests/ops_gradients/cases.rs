@@ -2,8 +2,8 @@
 
 use std::any::type_name;
 
-use taskweave::autograd::Op;
 use taskweave::autograd::gradient_check::{GradientCheck, GradientCheckError};
+use taskweave::autograd::{Mode, Op};
 use taskweave::ops;
 use taskweave::tensor::{Tensor, TensorSpec};
 use taskweave_kernels::check::noise;
@@ -11,6 +11,9 @@ use taskweave_kernels::naive::{self, Conv2dShape, DenseShape};
 use taskweave_kernels::window::{Padding, Window};
 
 use super::naive as plain;
+
+mod normalised;
+mod pooled;
 
 type Reference = Box<dyn Fn(&[Vec<f64>]) -> Vec<f64>>;
 
@@ -21,6 +24,7 @@ pub(crate) struct Case {
     op: Box<dyn Op>,
     inputs: Vec<Tensor>,
     constants: Vec<usize>,
+    mode: Mode,
     reference: Reference,
 }
 
@@ -36,8 +40,13 @@ impl Case {
             op: Box::new(op),
             inputs,
             constants: vec![],
+            mode: Mode::Training { step: 0 },
             reference: Box::new(reference),
         }
+    }
+
+    fn mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
     }
 
     /// Operation and inputs, for messages.
@@ -51,7 +60,7 @@ impl Case {
     }
 
     pub(crate) fn check(&self) -> Result<(), GradientCheckError> {
-        let check = GradientCheck::new(&*self.op, &self.inputs, &self.reference);
+        let check = GradientCheck::new(&*self.op, &self.inputs, &self.reference).mode(self.mode);
         let constants = self.constants.iter();
         constants
             .fold(check, |check, &input| check.constant(input))
@@ -99,6 +108,8 @@ pub(crate) fn all() -> Vec<Case> {
     matrix_products(&mut cases);
     network(&mut cases);
     convolutions(&mut cases);
+    normalised::add(&mut cases);
+    pooled::add(&mut cases);
     cases
 }
 
@@ -330,6 +341,12 @@ fn network(cases: &mut Vec<Case>) {
         let linear = move |x: &[Vec<f64>]| naive::dense(shape, &x[0], &x[1], &x[2]);
         let rectified = move |x: &[Vec<f64>]| naive::relu(&linear(x));
         let op = |activation| ops::Dense { activation };
+        if inputs == 4 {
+            let mut images_of_pixels = operands();
+            images_of_pixels[0] = lanes(&tensor(&[images, 1, 2, 2], 0));
+            let op = op(ops::Activation::Linear);
+            cases.push(Case::new(op, images_of_pixels, linear));
+        }
         cases.push(Case::new(op(ops::Activation::Linear), operands(), linear));
         cases.push(Case::new(op(ops::Activation::Relu), operands(), rectified));
     }

@@ -96,6 +96,24 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn store_u8(self, target: &mut [u8; LANES], vector: Pair) {
+        // SAFETY: the token proves AVX2; the array holds sixteen bytes.
+        unsafe {
+            let (low, high) = (
+                _mm256_cvttps_epi32(vector[0]),
+                _mm256_cvttps_epi32(vector[1]),
+            );
+            // Packing works within 128-bit halves, whose quarters then change places.
+            let shorts = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+            let bytes = _mm_packus_epi16(
+                _mm256_castsi256_si128(shorts),
+                _mm256_extracti128_si256::<1>(shorts),
+            );
+            _mm_storeu_si128(target.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Pair, b: Pair) -> Pair {
         // SAFETY: the token proves AVX2.
         unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }

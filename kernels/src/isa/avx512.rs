@@ -87,7 +87,7 @@ impl Isa for Avx512 {
     fn store_u8(self, target: &mut [u8; LANES], vector: __m512) {
         // SAFETY: the token proves AVX-512; the array holds sixteen bytes.
         unsafe {
-            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(vector));
+            let bytes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(vector));
             _mm_storeu_si128(target.as_mut_ptr().cast(), bytes);
         }
     }

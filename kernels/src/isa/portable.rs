@@ -63,6 +63,14 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
+    fn store_u8(self, target: &mut [u8; LANES], vector: f32x16) {
+        // From 2^23 on the last bits of a float are those of the whole number.
+        for (byte, lane) in target.iter_mut().zip((vector + 8_388_608.0).to_array()) {
+            *byte = lane.to_bits() as u8;
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: f32x16, b: f32x16) -> f32x16 {
         a + b
     }

@@ -138,6 +138,26 @@ fn mul_add_sum_and_bytes() {
 }
 
 #[test]
+fn every_byte_survives_as_a_float() {
+    struct Copied<'a>(&'a [u8; 16]);
+    impl Kernel for Copied<'_> {
+        type Output = [u8; 16];
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> [u8; 16] {
+            let mut target = [0xaa; 16];
+            isa.store_u8(&mut target, isa.load_u8(self.0));
+            target
+        }
+    }
+    for &set in dispatch::all() {
+        for first in (0..=255).step_by(16) {
+            let source = std::array::from_fn(|lane| first + (lane as u8 * 7) % 16);
+            assert_eq!(set.run(Copied(&source)), source, "{set:?}");
+        }
+    }
+}
+
+#[test]
 fn partial_loads_and_stores_touch_only_the_first_lanes() {
     struct Partial<'a> {
         source: &'a [f32],

@@ -1,0 +1,134 @@
+//! The maximum under a window, one row of outputs at a time.
+
+use crate::isa::Isa;
+use crate::lanes::LANES;
+use crate::window::Axis;
+
+/// The rows of an image that lie under a window while it moves along them.
+#[derive(Clone, Copy)]
+pub(crate) struct WindowRows<'a> {
+    /// Each of `columns.input` vectors, from the top; at least one.
+    pub(crate) rows: &'a [&'a [[f32; LANES]]],
+    /// Which row of the window the first of them is: more than 0 where padding stands above.
+    pub(crate) first: usize,
+    /// How the window moves along the rows.
+    pub(crate) columns: Axis,
+}
+
+/// Pools one row of one channel: `columns.output` maxima into `y`, and where `argmax` is given their
+/// places in the window. The rules are those of [`max_forward`](super::max_forward).
+///
+/// # Panics
+/// If a row is shorter than the window needs.
+#[inline(always)]
+pub(crate) fn max_row<I: Isa>(
+    isa: I,
+    window: WindowRows<'_>,
+    y: &mut [[f32; LANES]],
+    argmax: Option<&mut [[u8; LANES]]>,
+) {
+    // The sizes of the most usual windows are known to the compiler, which unrolls their loops.
+    let whole = !window.columns.is_padded();
+    match (window.rows, window.columns.kernel) {
+        (&[a, b], 2) if whole => each(isa, Whole::<2, 2>(window, [a, b]), y, argmax),
+        (&[a, b, c], 3) if whole => each(isa, Whole::<3, 3>(window, [a, b, c]), y, argmax),
+        _ => each(isa, window, y, argmax),
+    }
+}
+
+#[inline(always)]
+fn each<I: Isa>(
+    isa: I,
+    window: impl Largest,
+    y: &mut [[f32; LANES]],
+    argmax: Option<&mut [[u8; LANES]]>,
+) {
+    match argmax {
+        None => {
+            for (at, y) in y.iter_mut().enumerate() {
+                isa.store(y, window.largest(isa, at).value);
+            }
+        }
+        Some(argmax) => {
+            for (at, (y, argmax)) in y.iter_mut().zip(argmax).enumerate() {
+                let best = window.largest(isa, at);
+                isa.store(y, best.value);
+                isa.store_u8(argmax, best.place);
+            }
+        }
+    }
+}
+
+/// The largest value of each lane so far and its place in the window.
+#[derive(Clone, Copy)]
+struct Best<I: Isa> {
+    value: I::F32,
+    place: I::F32,
+}
+
+impl<I: Isa> Best<I> {
+    #[inline(always)]
+    fn of(isa: I, value: &[f32; LANES], place: usize) -> Self {
+        Self {
+            value: isa.load(value),
+            place: isa.splat(place as f32),
+        }
+    }
+
+    /// The earlier one unless the later is larger or the first NaN.
+    #[inline(always)]
+    fn or(self, isa: I, later: Self) -> Self {
+        let not_larger = isa.le(later.value, self.value);
+        let is_number = isa.eq(self.value, self.value);
+        let value = isa.select(not_larger, self.value, later.value);
+        let place = isa.select(not_larger, self.place, later.place);
+        Self {
+            value: isa.select(is_number, value, self.value),
+            place: isa.select(is_number, place, self.place),
+        }
+    }
+}
+
+/// Rows under a window.
+trait Largest {
+    /// The largest values where the window stands at output `at`.
+    fn largest<I: Isa>(&self, isa: I, at: usize) -> Best<I>;
+}
+
+impl Largest for WindowRows<'_> {
+    #[inline(always)]
+    fn largest<I: Isa>(&self, isa: I, at: usize) -> Best<I> {
+        let columns = self.columns;
+        let inside = columns.inside(at);
+        let start = at * columns.stride + inside.start - columns.before;
+        let first = self.first * columns.kernel + inside.start;
+        let mut best = Best::of(isa, &self.rows[0][start], first);
+        for (y, row) in self.rows.iter().enumerate() {
+            let row = &row[start..start + inside.len()];
+            for (x, value) in row.iter().enumerate() {
+                // The first place is compared with itself, which changes nothing.
+                best = best.or(isa, Best::of(isa, value, first + y * columns.kernel + x));
+            }
+        }
+        best
+    }
+}
+
+/// A window of `H` rows and `W` columns that never reaches past the sides of the image.
+struct Whole<'a, const H: usize, const W: usize>(WindowRows<'a>, [&'a [[f32; LANES]]; H]);
+
+impl<const H: usize, const W: usize> Largest for Whole<'_, H, W> {
+    #[inline(always)]
+    fn largest<I: Isa>(&self, isa: I, at: usize) -> Best<I> {
+        let start = at * self.0.columns.stride;
+        let first = self.0.first * W;
+        let mut best = Best::of(isa, &self.1[0][start], first);
+        for y in 0..H {
+            let row = &self.1[y][start..start + W];
+            for (x, value) in row.iter().enumerate().skip(usize::from(y == 0)) {
+                best = best.or(isa, Best::of(isa, value, first + y * W + x));
+            }
+        }
+        best
+    }
+}

@@ -1,0 +1,103 @@
+//! What the poolings share: their operand and their shapes.
+
+use taskweave_kernels::pool::PoolShape;
+use taskweave_kernels::window::Window;
+
+use super::operands;
+use crate::tensor::{Layout, TensorError, TensorSpec};
+
+/// Rows and columns of a window, and places that it moves by, at most: no product of two overflows.
+const MAX_SIDE: usize = 1 << 15;
+
+/// The sizes of a pooling whose operand [`output_spec`] accepted.
+///
+/// # Panics
+/// If it did not.
+pub(super) fn shape(window: Window, x: &TensorSpec) -> PoolShape {
+    let &[images, channels, height, width] = x.shape.dims() else {
+        panic!("output_spec accepted the operand");
+    };
+    PoolShape {
+        images,
+        channels,
+        height,
+        width,
+        window,
+    }
+}
+
+/// Lanes `[N, C, H', W']` for an operand in lanes, `[N, C, H, W]`.
+pub(super) fn output_spec(
+    op: &'static str,
+    window: Window,
+    inputs: &[&TensorSpec],
+) -> Result<TensorSpec, TensorError> {
+    let [x] = operands::exactly(op, inputs)?;
+    operands::layout(op, 0, x, Layout::Lanes)?;
+    let Window { kernel, stride, .. } = window;
+    let mut sides = kernel.into_iter().chain(stride);
+    if !sides.all(|side| (1..=MAX_SIDE).contains(&side)) {
+        return Err(TensorError::Value {
+            op,
+            message: format!(
+                "a window of {} × {} that moves by {} × {}; each is from 1 to {MAX_SIDE}",
+                kernel[0], kernel[1], stride[0], stride[1]
+            ),
+        });
+    }
+    let &[images, channels, height, width] = x.shape.dims() else {
+        return Err(operands::misfit(op, inputs, "x is [N, C, H, W]"));
+    };
+    let output = window.output([height, width]);
+    if height * width > 0 && output.contains(&0) {
+        let message = format!(
+            "the window of {} × {} is larger than the image",
+            kernel[0], kernel[1]
+        );
+        return Err(operands::misfit(op, inputs, message));
+    }
+    Ok(TensorSpec::lanes([images, channels, output[0], output[1]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use taskweave_kernels::window::Padding;
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let message = |kernel, stride, x: TensorSpec| {
+            let window = Window {
+                kernel,
+                stride,
+                padding: Padding::Valid,
+            };
+            output_spec("Pool", window, &[&x]).unwrap_err().to_string()
+        };
+        let image = TensorSpec::lanes([2, 3, 5, 4]);
+        assert_eq!(
+            message([3, 5], [1, 1], image.clone()),
+            "Pool: shapes [2, 3, 5, 4] do not fit; the window of 3 × 5 is larger than the image"
+        );
+        for (kernel, stride) in [
+            ([0, 2], [1, 1]),
+            ([2, 2], [1, 0]),
+            ([2, usize::MAX], [1, 1]),
+        ] {
+            let expected = format!(
+                "Pool: a window of {} × {} that moves by {} × {}; each is from 1 to 32768",
+                kernel[0], kernel[1], stride[0], stride[1]
+            );
+            assert_eq!(message(kernel, stride, image.clone()), expected);
+        }
+        assert_eq!(
+            message([2, 2], [1, 1], TensorSpec::lanes([2, 12])),
+            "Pool: shapes [2, 12] do not fit; x is [N, C, H, W]"
+        );
+        assert_eq!(
+            message([2, 2], [1, 1], TensorSpec::row_major([2, 3, 5, 4])),
+            "Pool works on lanes tensors, but input 0 is row-major"
+        );
+    }
+}
