@@ -195,18 +195,23 @@ fn wrong_usage_gets_a_sentence_and_exit_code_2() {
 }
 
 #[test]
-fn an_instruction_set_that_is_not_there_is_named() {
-    let output = Command::new(env!("CARGO_BIN_EXE_taskweave"))
-        .args(["list"])
-        .env("TASKWEAVE_ISA", "sse9")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    let message = text(&output.stderr);
-    assert!(
-        message.contains("sse9") && message.contains("portable"),
-        "{message}"
-    );
+fn a_forced_choice_that_does_not_exist_is_named() {
+    for (variable, value, known) in [
+        ("TASKWEAVE_ISA", "sse9", "portable"),
+        ("TASKWEAVE_CONV", "fft", "winograd"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_taskweave"))
+            .args(["list"])
+            .env(variable, value)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let message = text(&output.stderr);
+        assert!(
+            message.contains(value) && message.contains(known) && message.contains(variable),
+            "{message}"
+        );
+    }
 }
 
 #[test]

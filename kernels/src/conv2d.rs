@@ -36,7 +36,7 @@ use crate::dense::{Activation, Affine};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
-use crate::lanes::{LANES, blocks, check, lanes_len};
+use crate::lanes::{blocks, check, lanes_len};
 pub use crate::naive::Conv2dShape;
 use crate::window::Window;
 
@@ -149,8 +149,8 @@ pub fn forward_max_pool(
     pooled: &mut [f32],
     argmax: &mut [u8],
 ) {
-    let pooling = pooling(shape, window);
-    let output_len = pooling.channels * pooling.plane() * LANES;
+    let pooling = Pooling::new(shape, window);
+    let output_len = pooling.output_len();
     check(
         "x",
         x.len(),
@@ -188,20 +188,6 @@ pub fn forward_max_pool(
                 });
             });
         });
-}
-
-/// How a window moves over the output of a convolution.
-fn pooling(shape: &Conv2dShape, window: Window) -> Pooling {
-    let places = window.kernel[0] * window.kernel[1];
-    assert!(
-        places <= max_pool::MOST_PLACES,
-        "a window of {places} places, where at most {} can be told apart",
-        max_pool::MOST_PLACES
-    );
-    Pooling {
-        channels: shape.outputs,
-        axes: window.axes(shape.output()),
-    }
 }
 
 /// One block of images, convolved and pooled.

@@ -23,7 +23,7 @@ const REPETITIONS: usize = 25;
 /// The arguments of `taskweave bench`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  taskweave bench gemm\n  taskweave bench step --net mlp --batch 512 --json\n\nSet TASKWEAVE_ISA=portable|avx2|avx512 to measure another instruction set."
+    after_help = "Examples:\n  taskweave bench gemm\n  taskweave bench step --net mlp --batch 512 --json\n\nSet TASKWEAVE_ISA=portable|avx2|avx512 to measure another instruction set, TASKWEAVE_CONV=direct|winograd\nto measure another way to convolve."
 )]
 pub(super) struct BenchArgs {
     #[command(subcommand)]

@@ -7,7 +7,7 @@ use super::correlation::Correlation;
 use super::max_pool::{Pooled, Pooling};
 use super::taps::Direction;
 use super::weight_gradient::WeightGradient;
-use super::{Conv2dShape, Epilogue, MOST_PARTS, Shared, pooling};
+use super::{Conv2dShape, Epilogue, MOST_PARTS, Shared};
 use crate::dense::Activation;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
@@ -64,9 +64,9 @@ pub fn backward(
     let input_len = shape.input_features() * LANES;
     let pooling = recorded
         .max_pool
-        .map(|max_pool| pooling(shape, max_pool.window));
+        .map(|max_pool| Pooling::new(shape, max_pool.window));
     let output_len = match &pooling {
-        Some(pooling) => pooling.channels * pooling.plane() * LANES,
+        Some(pooling) => pooling.output_len(),
         None => shape.output_features() * LANES,
     };
     let blocks = blocks(shape.images);

@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::tiles::{Input, Last, Place, Plane, transform_square, write_outputs};
+use super::tiles::{Ahead, Input, Last, Place, Plane, transform_square, write_outputs};
 use super::transform::Transform;
 use crate::conv2d::taps::Direction;
 use crate::conv2d::{Conv2dShape, Epilogue};
@@ -257,17 +257,39 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                 *place = plan.result.square(at, T::OUTPUTS, T::OUTPUTS);
             }
             let panels = plan.results.div_ceil(ROWS);
+            let next = first + tiles;
+            let mut source_ahead = Ahead::new(&plan.source, T::POINTS, T::OUTPUTS, plan.sources);
+            for tile in next..end.min(next + GROUP) {
+                let at = [tile / across, tile % across];
+                let place = plan.source.square(at, T::OUTPUTS, T::POINTS);
+                source_ahead.add(place.corner_in(band.source.as_ptr()));
+            }
+            let calls = T::POINTS * T::POINTS * tiles.div_ceil(VECTORS);
+            source_ahead.spread_over(calls * panels);
             let mut panel = 0;
             while panel < panels {
                 let pass = panel..panels.min(panel + plan.pass);
+                let channels = pass.start * ROWS..plan.results.min(pass.end * ROWS);
+                let mut target_ahead =
+                    Ahead::new(&plan.result, T::OUTPUTS, T::OUTPUTS, channels.len())
+                        .with_strides(band.target.row_stride, band.target.channel_stride);
+                for tile in first..next {
+                    let at = [tile / across, tile % across];
+                    let offset = channels.start * band.target.channel_stride
+                        + at[0] * T::OUTPUTS * band.target.row_stride
+                        + at[1] * T::OUTPUTS * LANES;
+                    target_ahead.add(band.target.start.wrapping_add(offset));
+                }
+                target_ahead.spread_over(calls * pass.len());
                 multiply::<I, T, ROWS, VECTORS>(
                     isa,
                     plan,
                     (band.weights, sources, products),
                     pass.clone(),
                     tiles,
+                    [&mut source_ahead, &mut target_ahead],
                 );
-                for channel in pass.start * ROWS..plan.results.min(pass.end * ROWS) {
+                for channel in channels {
                     let last = Last {
                         bias: band.epilogue.bias.map_or(0.0, |bias| bias[channel]),
                         relu: band.epilogue.relu,
@@ -309,7 +331,9 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
     (weights, sources, products): (&[f32], &[f32], &mut [f32]),
     panels: Range<usize>,
     tiles: usize,
+    ahead: [&mut Ahead<GROUP>; 2],
 ) {
+    let [source_ahead, target_ahead] = ahead;
     let strips = tiles.div_ceil(VECTORS);
     for point in 0..T::POINTS * T::POINTS {
         for panel in panels.clone() {
@@ -351,6 +375,8 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                         _ => micro_kernel::<I, ROWS, VECTORS, 1>(isa, &tile),
                     }
                 }
+                source_ahead.fetch(isa);
+                target_ahead.fetch(isa);
                 first += vectors;
             }
         }

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use super::tiles::{GradOutput, Input, Place, Plane, Square, transform_square};
+use super::tiles::{Ahead, GradOutput, Input, Place, Plane, Square, transform_square};
 use super::transform::{MOST_POINTS, Transform};
 use crate::conv2d::{Conv2dShape, Shared};
 use crate::dispatch::{InstructionSet, Kernel};
@@ -200,6 +200,19 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                     }
                 }
             }
+            let next = first + tiles;
+            let mut ahead = [
+                Ahead::new(&plan.input, T::POINTS, T::OUTPUTS, plan.inputs),
+                Ahead::new(&plan.output, T::OUTPUTS, T::OUTPUTS, plan.outputs),
+            ];
+            for tile in next..end.min(next + GROUP) {
+                let at = [tile / across, tile % across];
+                let [input, output] = &mut ahead;
+                let place = plan.input.square(at, T::OUTPUTS, T::POINTS);
+                input.add(place.corner_in(block.x.as_ptr()));
+                let place = plan.output.square(at, T::OUTPUTS, T::OUTPUTS);
+                output.add(place.corner_in(block.grad_output.as_ptr()));
+            }
             let held = if block.first && first == 0 { 0.0 } else { 1.0 };
             multiply::<I, T, ROWS, VECTORS>(
                 isa,
@@ -207,6 +220,7 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                 (inputs, outputs),
                 (tiles, held),
                 block.sums,
+                &mut ahead,
             );
             first += tiles;
         }
@@ -234,9 +248,14 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
     (inputs, outputs): (&[f32], &[f32]),
     (tiles, held): (usize, f32),
     sums: &mut [f32],
+    ahead: &mut [Ahead<GROUP>; 2],
 ) {
     let vectors = plan.vectors();
     let strips = vectors.div_ceil(VECTORS);
+    let calls = GradPlan::<T>::POINTS * strips * plan.inputs.div_ceil(ROWS);
+    for ahead in &mut *ahead {
+        ahead.spread_over(calls);
+    }
     for point in 0..GradPlan::<T>::POINTS {
         let a = &inputs[point * plan.input_stride()..];
         let b = &outputs[point * plan.output_stride()..];
@@ -276,6 +295,9 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                         2 => micro_kernel::<I, ROWS, 2, CHANNEL>(isa, &tile),
                         _ => micro_kernel::<I, ROWS, VECTORS, CHANNEL>(isa, &tile),
                     }
+                }
+                for ahead in &mut *ahead {
+                    ahead.fetch(isa);
                 }
                 row += ROWS;
             }

@@ -30,6 +30,14 @@ pub(super) struct Place {
     whole: bool,
 }
 
+impl Place {
+    /// The corner in a plane that starts here; need not be valid.
+    #[inline(always)]
+    pub(super) fn corner_in(&self, plane: *const f32) -> *const f32 {
+        plane.wrapping_add(self.corner)
+    }
+}
+
 impl Plane {
     /// Floats of the plane.
     pub(super) fn len(&self) -> usize {
@@ -102,8 +110,27 @@ impl<T: Transform> ToPoints for GradOutput<T> {
     }
 }
 
-/// Reads a square column by column, zeros beside the plane, transforms each column, then each of the
-/// rows that result, and writes vector (i, j) to `target[(i · POINTS + j) · stride]`.
+/// The value of an expression for each index of a line, written out: values that a loop indexes would
+/// lie in memory, where these stay in registers.
+macro_rules! line {
+    ($index:ident => $value:expr) => {
+        [
+            line!(0, $index => $value),
+            line!(1, $index => $value),
+            line!(2, $index => $value),
+            line!(3, $index => $value),
+            line!(4, $index => $value),
+            line!(5, $index => $value),
+        ]
+    };
+    ($at:literal, $index:ident => $value:expr) => {{
+        let $index: usize = $at;
+        $value
+    }};
+}
+
+/// Reads a square, zeros beside the plane, transforms each column, then each of the rows that result,
+/// and writes vector (i, j) to `target[(i · POINTS + j) · stride]`.
 ///
 /// # Safety
 /// `source` is valid for reading where `place` lies on its plane, whose rows are `columns` vectors
@@ -113,46 +140,135 @@ pub(super) unsafe fn transform_square<I: Isa, L: ToPoints>(
     isa: I,
     (source, columns): (*const f32, usize),
     place: &Place,
-    (target, stride): (*mut f32, usize),
+    target: (*mut f32, usize),
 ) {
-    let corner = source.wrapping_add(place.corner);
-    let mut half: Square<I::F32> = [[isa.zero(); MOST_POINTS]; MOST_POINTS];
-    if place.whole {
-        for j in 0..L::SIZE {
-            let mut column = [isa.zero(); MOST_POINTS];
-            for (i, value) in column.iter_mut().enumerate().take(L::SIZE) {
-                // SAFETY: the whole square lies on the plane.
-                *value = unsafe { isa.load_ptr(corner.wrapping_add((i * columns + j) * LANES)) };
-            }
-            let column = L::line(isa, column);
-            for i in 0..L::POINTS {
-                half[i][j] = column[i];
-            }
-        }
-    } else {
-        for j in 0..L::SIZE {
-            if !place.columns.contains(&j) {
-                continue;
-            }
-            let mut column = [isa.zero(); MOST_POINTS];
-            for (i, value) in column.iter_mut().enumerate().take(L::SIZE) {
-                if place.rows.contains(&i) {
-                    // SAFETY: this row and column lie on the plane.
-                    *value =
-                        unsafe { isa.load_ptr(corner.wrapping_add((i * columns + j) * LANES)) };
-                }
-            }
-            let column = L::line(isa, column);
-            for i in 0..L::POINTS {
-                half[i][j] = column[i];
-            }
+    let corner = place.corner_in(source);
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if place.whole {
+            transform::<I, L, true>(isa, (corner, columns), place, target);
+        } else {
+            transform::<I, L, false>(isa, (corner, columns), place, target);
         }
     }
-    for (i, &row) in half.iter().enumerate().take(L::POINTS) {
-        let row = L::line(isa, row);
-        for (j, &value) in row.iter().enumerate().take(L::POINTS) {
+}
+
+/// [`transform_square`] from its corner, `WHOLE` if all of it lies on the plane.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn transform<I: Isa, L: ToPoints, const WHOLE: bool>(
+    isa: I,
+    (corner, columns): (*const f32, usize),
+    place: &Place,
+    (target, stride): (*mut f32, usize),
+) {
+    let zero = isa.zero();
+    let half: Square<I::F32> = line!(j => {
+        let used = j < L::SIZE && (WHOLE || place.columns.contains(&j));
+        let column = line!(i => {
+            if used && i < L::SIZE && (WHOLE || place.rows.contains(&i)) {
+                // SAFETY: this row and column lie on the plane.
+                unsafe { isa.load_ptr(corner.wrapping_add((i * columns + j) * LANES)) }
+            } else {
+                zero
+            }
+        });
+        L::line(isa, column)
+    });
+    line!(i => if i < L::POINTS {
+        let row = L::line(isa, line!(j => half[j][i]));
+        line!(j => if j < L::POINTS {
+            let to = target.wrapping_add((i * L::POINTS + j) * stride);
             // SAFETY: the caller vouches for the target.
-            unsafe { isa.store_ptr(target.wrapping_add((i * L::POINTS + j) * stride), value) };
+            unsafe { isa.store_ptr(to, row[j]) };
+        });
+    });
+}
+
+/// Asks for the pixels of tiles ahead of their use, some rows of a tile at a time, so that memory works
+/// while products are computed.
+pub(super) struct Ahead<const TILES: usize> {
+    /// Where the tiles begin in the first channel; need not be valid.
+    corners: [*const f32; TILES],
+    tiles: usize,
+    /// Rows of a tile.
+    rows: usize,
+    /// Vectors of a row.
+    columns: usize,
+    row_stride: usize,
+    channels: usize,
+    channel_stride: usize,
+    /// What comes next: which row of which tile of which channel.
+    channel: usize,
+    tile: usize,
+    row: usize,
+    /// Rows to ask for at a time.
+    at_once: usize,
+}
+
+impl<const TILES: usize> Ahead<TILES> {
+    /// No tiles yet; those that come have so many rows and columns, in so many channels of a plane.
+    #[inline(always)]
+    pub(super) fn new(plane: &Plane, rows: usize, columns: usize, channels: usize) -> Self {
+        Self {
+            corners: [std::ptr::null(); TILES],
+            tiles: 0,
+            rows,
+            columns,
+            row_stride: plane.columns * LANES,
+            channels,
+            channel_stride: plane.len(),
+            channel: 0,
+            tile: 0,
+            row: 0,
+            at_once: 0,
+        }
+    }
+
+    /// The same in memory that is laid out in another way.
+    #[inline(always)]
+    pub(super) fn with_strides(self, row_stride: usize, channel_stride: usize) -> Self {
+        Self {
+            row_stride,
+            channel_stride,
+            ..self
+        }
+    }
+
+    /// Adds a tile by its corner.
+    #[inline(always)]
+    pub(super) fn add(&mut self, corner: *const f32) {
+        self.corners[self.tiles] = corner;
+        self.tiles += 1;
+    }
+
+    /// Asks for everything in so many calls of [`fetch`](Self::fetch).
+    #[inline(always)]
+    pub(super) fn spread_over(&mut self, calls: usize) {
+        self.at_once = (self.channels * self.tiles * self.rows).div_ceil(calls.max(1));
+    }
+
+    /// Asks for the next rows.
+    #[inline(always)]
+    pub(super) fn fetch<I: Isa>(&mut self, isa: I) {
+        for _ in 0..self.at_once {
+            if self.channel == self.channels {
+                return;
+            }
+            let offset = self.channel * self.channel_stride + self.row * self.row_stride;
+            let line = self.corners[self.tile].wrapping_add(offset);
+            for column in 0..self.columns {
+                isa.prefetch(line.wrapping_add(column * LANES));
+            }
+            self.row += 1;
+            if self.row == self.rows {
+                (self.row, self.tile) = (0, self.tile + 1);
+                if self.tile == self.tiles {
+                    (self.tile, self.channel) = (0, self.channel + 1);
+                }
+            }
         }
     }
 }
@@ -177,34 +293,29 @@ pub(super) unsafe fn write_outputs<I: Isa, T: Transform>(
     (target, row_stride): (*mut f32, usize),
     last: Last,
 ) {
-    let mut half: Square<I::F32> = [[isa.zero(); MOST_POINTS]; MOST_POINTS];
-    for j in 0..T::POINTS {
-        let mut column = [isa.zero(); MOST_POINTS];
-        for (i, value) in column.iter_mut().enumerate().take(T::POINTS) {
-            let from = products.wrapping_add((i * T::POINTS + j) * stride);
-            // SAFETY: the caller vouches for the products.
-            *value = unsafe { isa.load_ptr(from) };
-        }
-        let column = T::output(isa, column);
-        for i in 0..T::OUTPUTS {
-            half[i][j] = column[i];
-        }
-    }
+    let zero = isa.zero();
+    let half: Square<I::F32> = line!(j => {
+        let column = line!(i => {
+            if i < T::POINTS && j < T::POINTS {
+                let from = products.wrapping_add((i * T::POINTS + j) * stride);
+                // SAFETY: the caller vouches for the products.
+                unsafe { isa.load_ptr(from) }
+            } else {
+                zero
+            }
+        });
+        T::output(isa, column)
+    });
     let bias = isa.splat(last.bias);
     // No floor leaves every value as it is, NaN too.
     let floor = isa.splat(if last.relu { 0.0 } else { f32::NEG_INFINITY });
-    for (i, &row) in half.iter().enumerate().take(T::OUTPUTS) {
-        if !place.rows.contains(&i) {
-            break;
-        }
-        let row = T::output(isa, row);
-        for (j, &value) in row.iter().enumerate().take(T::OUTPUTS) {
-            if place.columns.contains(&j) {
-                let value = isa.max(floor, isa.add(value, bias));
-                let to = target.wrapping_add(i * row_stride + j * LANES);
-                // SAFETY: this row and column lie on the plane.
-                unsafe { isa.store_ptr(to, value) };
-            }
-        }
-    }
+    line!(i => if i < T::OUTPUTS && place.rows.contains(&i) {
+        let row = T::output(isa, line!(j => half[j][i]));
+        line!(j => if j < T::OUTPUTS && place.columns.contains(&j) {
+            let value = isa.max(floor, isa.add(row[j], bias));
+            let to = target.wrapping_add(i * row_stride + j * LANES);
+            // SAFETY: this row and column lie on the plane.
+            unsafe { isa.store_ptr(to, value) };
+        });
+    });
 }
