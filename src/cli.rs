@@ -13,6 +13,7 @@ mod progress;
 pub mod report;
 mod run;
 mod story;
+mod summary;
 
 pub use failure::Failure;
 
@@ -41,6 +42,8 @@ enum Command {
     Run(run::RunArgs),
     /// List the experiments
     List(list::ListArgs),
+    /// Print what an experiment's nets are made of
+    Summary(summary::SummaryArgs),
     /// List, download and check the datasets
     Data(data::DataArgs),
     /// Print the confusion matrix and classification report of label files
@@ -69,6 +72,7 @@ fn dispatch_command(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(args, &mut out)?,
         Command::List(args) => list::run(args, &mut out)?,
+        Command::Summary(args) => summary::run(args, &mut out)?,
         Command::Data(args) => data::run(args, &mut out)?,
         Command::Report(args) => report::run(args, &mut out)?,
         Command::Bench(args) => bench::run(args, &mut out)?,

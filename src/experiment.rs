@@ -4,21 +4,30 @@
 mod answer;
 mod artifacts;
 mod built_in;
+mod checkpoint;
 mod error;
 mod estimate;
+mod model_file;
 mod outcome;
+mod plan;
 mod runner;
+mod summary;
 
 pub use answer::Answer;
 pub use artifacts::OutputFolder;
 pub use built_in::{built_in, find};
+pub use checkpoint::Checkpoints;
 pub use error::ExperimentError;
 pub use estimate::Estimate;
 pub use outcome::{ModelOutcome, TaskOutcome};
-pub use runner::{RunObserver, RunSettings, TaskData, run};
+pub use runner::{PhaseStart, RunObserver, RunSettings, TaskData, run};
+pub use summary::{Summary, SummaryRow};
 
-use serde::Serialize;
+use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use crate::data::augment::Augmentation;
 use crate::nn::{Initializer, NetSpec};
 use crate::optim::OptimizerSpec;
 use crate::train::{EarlyStoppingSettings, Importance};
@@ -34,8 +43,8 @@ pub struct Experiment {
     pub source: Source,
     /// The tasks, in order.
     pub tasks: &'static [Task],
-    /// The net of every task.
-    pub net: NetSpec,
+    /// The net of every task, in their order.
+    pub nets: Vec<NetSpec>,
     /// Pixels (0 to 255) are divided by this before they enter a net.
     pub pixel_divisor: f32,
     /// How the experiment is trained unless asked otherwise.
@@ -63,6 +72,8 @@ pub struct Task {
     pub name: &'static str,
     /// The dataset's name in the registry.
     pub dataset: &'static str,
+    /// Rows and columns that its images are brought to; `None` where they stay as they are.
+    pub resized: Option<[usize; 2]>,
 }
 
 /// The two kinds of model that an experiment compares.
@@ -135,10 +146,19 @@ pub struct Training {
     pub learning_rate_decay: f64,
     /// When to stop before the last epoch.
     pub early_stopping: EarlyStoppingSettings,
+    /// How training images are changed from epoch to epoch.
+    pub augmentation: Augmentation,
+    /// Whether every channel is brought to mean 0 and deviation 1 over the training images, instead
+    /// of the experiment's division.
+    pub normalise: bool,
+    /// The phases that the multitask net is trained in, one after the other, each with the weight of
+    /// every task's loss, a fresh optimiser and early stopping of its own. A task of weight 0 is not
+    /// computed.
+    pub phases: &'static [&'static [f32]],
 }
 
 /// Which of an experiment's protocols to follow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProtocolName {
     /// The dependable one.
@@ -148,6 +168,15 @@ pub enum ProtocolName {
     Reference,
 }
 
+impl fmt::Display for ProtocolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::Reference => "reference",
+        })
+    }
+}
+
 impl Experiment {
     /// The protocol of this name.
     pub fn protocol(&self, name: ProtocolName) -> &Protocol {
@@ -155,6 +184,12 @@ impl Experiment {
             ProtocolName::Default => &self.default,
             ProtocolName::Reference => &self.reference,
         }
+    }
+
+    /// Whether this task has a net of its own: where a report of one is printed.
+    pub fn has_dedicated(&self, task: usize) -> bool {
+        let mut reports = self.reports.iter();
+        reports.any(|report| report.model == ModelKind::Dedicated && report.task == task)
     }
 
     /// "Dedicated Model Digit Performance:".

@@ -111,6 +111,11 @@ impl Optimizer {
         }
     }
 
+    /// The settings.
+    pub fn spec(&self) -> OptimizerSpec {
+        self.spec
+    }
+
     /// Steps begun so far.
     pub fn step(&self) -> u64 {
         self.step

@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use super::interrupt;
 use super::report::ReportError;
 use super::story::tell;
 use crate::experiment::ExperimentError;
@@ -80,7 +81,7 @@ impl From<ExperimentError> for Failure {
             | ExperimentError::Train {
                 source: TrainError::Interrupted,
                 ..
-            } => Self::interrupted("interrupted"),
+            } => Self::interrupted(interrupt::message()),
             ExperimentError::Unknown { .. } => Self::usage(error.to_string()),
             _ => Self::error(error.to_string()),
         }

@@ -36,7 +36,7 @@ fn as_json(experiment: &Experiment) -> serde_json::Value {
         "name": experiment.name,
         "summary": experiment.summary,
         "tasks": experiment.tasks,
-        "parameters": experiment.net.parameter_count(),
+        "parameters": experiment.nets[0].parameter_count(),
         "offline": experiment.source == Source::Embedded,
         "default": experiment.default,
         "reference": experiment.reference,

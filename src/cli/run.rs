@@ -1,24 +1,24 @@
 //! `taskweave run`.
 
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::progress::{EpochProgress, Style};
 use super::story::tell;
-use super::{Failure, data as data_command, thread_count, with_threads};
+use super::{Failure, data as data_command, interrupt, thread_count, with_threads};
 use crate::data::{self, Dataset, ImageSet};
 use crate::experiment::{
-    self, Answer, Estimate, Experiment, ExperimentError, ModelOutcome, OutputFolder, ProtocolName,
-    ReportSection, RunObserver, RunSettings, Source, TaskData,
+    self, Answer, Checkpoints, Estimate, Experiment, ExperimentError, ModelOutcome, OutputFolder,
+    PhaseStart, ProtocolName, ReportSection, RunObserver, RunSettings, Source, Task, TaskData,
 };
 use crate::train::{Observer, TaskImages};
 
 /// The arguments of `taskweave run`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  taskweave run quickstart\n  taskweave run digits-fashion-mlp --out results --seed 1\n\n`taskweave list` names the experiments. Missing data is downloaded first."
+    after_help = "Examples:\n  taskweave run quickstart\n  taskweave run digits-fashion-mlp --out results --seed 1\n  taskweave run digits-fashion-mlp --resume results\n\n`taskweave list` names the experiments. Missing data is downloaded first."
 )]
 pub(super) struct RunArgs {
     /// Which experiment
@@ -26,28 +26,31 @@ pub(super) struct RunArgs {
     /// Folder that has, or gets, the datasets [default: TASKWEAVE_HOME, then the user's cache]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Seed of all random choices
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// Seed of all random choices [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Threads to compute on; the results are the same for any number [default: all]
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
     /// Most epochs per net [default: the experiment's]
     #[arg(long, value_name = "N", value_parser = epoch_count)]
     epochs: Option<usize>,
-    /// How to train
-    #[arg(long, value_enum, default_value_t = ProtocolArg::Default)]
-    protocol: ProtocolArg,
-    /// Folder to keep models, reports, metrics and history in
+    /// How to train [default: default]
+    #[arg(long, value_enum)]
+    protocol: Option<ProtocolArg>,
+    /// Folder to keep models, reports, metrics and history in, and a checkpoint after every epoch
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Go on with the unfinished run whose checkpoint is in this folder
+    #[arg(long, value_name = "DIR")]
+    resume: Option<PathBuf>,
     /// No progress, no summary: only warnings and errors on stderr
     #[arg(long)]
     quiet: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum ProtocolArg {
+pub(super) enum ProtocolArg {
     /// The dependable one
     Default,
     /// The published one, which loses a class on some seeds
@@ -63,51 +66,146 @@ fn epoch_count(text: &str) -> Result<usize, String> {
 
 pub(super) fn run(args: &RunArgs, out: &mut (impl Write + Send)) -> Result<(), Failure> {
     let experiment = experiment::find(&args.experiment)?;
+    let mut resumed = resumed(args, &experiment)?;
     let folder = args.out.as_deref().map(OutputFolder::create).transpose()?;
-    let settings = RunSettings {
-        seed: args.seed,
-        epochs: args.epochs,
-        protocol: match args.protocol {
-            ProtocolArg::Default => ProtocolName::Default,
-            ProtocolArg::Reference => ProtocolName::Reference,
-        },
-    };
+    let settings = resumed
+        .as_ref()
+        .map_or_else(|| settings(args), |kept| *kept.settings());
     let datasets = load(&experiment, args)?;
     with_threads(args.threads, || {
-        let style = Style::of(args.quiet);
         let data = task_data(&datasets, &experiment)?;
         if !args.quiet {
             announce(&experiment, &settings, &data);
         }
+        if let Some(kept) = &resumed {
+            kept.check_data(&experiment, &data)?;
+            warn_of_instruction_set(kept);
+        }
+        let mut checkpoints = match (resumed.take(), folder) {
+            (Some(kept), _) => Some(kept),
+            (None, Some(folder)) => Some(Checkpoints::begin(folder, &experiment, &settings, &data)),
+            (None, None) => None,
+        };
         let mut printer = Printer {
             experiment: &experiment,
-            progress: EpochProgress::new(style),
+            progress: EpochProgress::new(Style::of(args.quiet)),
             quiet: args.quiet,
             report: String::new(),
             out,
-            kept: folder.is_some(),
+            kept_in: args.folder(),
+            data_dir: args.data_dir.as_deref(),
             reader_gone: false,
             write_error: None,
         };
-        let outcomes = experiment::run(&experiment, &settings, &data, &mut printer);
+        let kept = checkpoints.as_mut();
+        let outcomes = experiment::run(&experiment, &settings, &data, kept, &mut printer);
         if let Some(error) = printer.write_error {
             return Err(error.into());
         }
         let (outcomes, report) = (outcomes?, printer.report);
-        if let Some(folder) = &folder {
+        if let Some(kept) = &checkpoints {
+            let folder = kept.folder();
             folder.write(&experiment, &settings, &outcomes, &report)?;
+            kept.remove()?;
         }
         for warning in outcomes.iter().flat_map(|outcome| &outcome.warnings) {
             tell!("warning: {warning}");
         }
         if !args.quiet {
             tell!("\n{}", Answer::new(&outcomes));
-            if let Some(folder) = &args.out {
+            if let Some(folder) = args.folder() {
                 tell!("Kept in {}.", folder.display());
             }
         }
         Ok(())
     })
+}
+
+impl RunArgs {
+    /// The folder of the results.
+    fn folder(&self) -> Option<&Path> {
+        self.resume.as_deref().or(self.out.as_deref())
+    }
+}
+
+impl From<ProtocolArg> for ProtocolName {
+    fn from(protocol: ProtocolArg) -> Self {
+        match protocol {
+            ProtocolArg::Default => Self::Default,
+            ProtocolArg::Reference => Self::Reference,
+        }
+    }
+}
+
+fn settings(args: &RunArgs) -> RunSettings {
+    RunSettings {
+        seed: args.seed.unwrap_or(0),
+        epochs: args.epochs,
+        protocol: args.protocol.map_or_else(ProtocolName::default, Into::into),
+    }
+}
+
+/// The run to go on with, if one is asked for. It keeps its settings: others are refused.
+fn resumed(args: &RunArgs, experiment: &Experiment) -> Result<Option<Checkpoints>, Failure> {
+    let Some(path) = &args.resume else {
+        return Ok(None);
+    };
+    let refuse = |option: &str, found: String, begun: String| {
+        Err(Failure::usage(format!(
+            "the run in {} was begun with {begun}, not with {option} {found}; leave {option} out to \
+             go on with it",
+            path.display()
+        )))
+    };
+    if let Some(out) = args.out.as_ref().filter(|out| *out != path) {
+        return Err(Failure::usage(format!(
+            "a run that goes on is kept where it was begun, in {}, not in {}; leave --out out",
+            path.display(),
+            out.display()
+        )));
+    }
+    if !path.is_dir() {
+        return Err(Failure::error(format!(
+            "cannot go on from {}: it is no folder",
+            path.display()
+        )));
+    }
+    let kept = Checkpoints::open(OutputFolder::create(path)?, experiment)?;
+    let begun = kept.settings();
+    if let Some(seed) = args.seed.filter(|seed| *seed != begun.seed) {
+        return refuse("--seed", seed.to_string(), begun.seed.to_string());
+    }
+    if let Some(epochs) = args.epochs.filter(|epochs| Some(*epochs) != begun.epochs) {
+        let limit = begun
+            .epochs
+            .map_or("the experiment's limit".to_owned(), |limit| {
+                limit.to_string()
+            });
+        return refuse("--epochs", epochs.to_string(), limit);
+    }
+    if let Some(protocol) = args.protocol.map(ProtocolName::from)
+        && protocol != begun.protocol
+    {
+        return refuse(
+            "--protocol",
+            protocol.to_string(),
+            begun.protocol.to_string(),
+        );
+    }
+    Ok(Some(kept))
+}
+
+fn warn_of_instruction_set(kept: &Checkpoints) {
+    let (begun, active) = (
+        kept.instruction_set(),
+        taskweave_kernels::dispatch::active().name(),
+    );
+    if begun != active {
+        tell!(
+            "warning: the run was begun on {begun} and goes on with {active}: the last bits will \
+             differ from those of a run on one of them"
+        );
+    }
 }
 
 fn load(experiment: &Experiment, args: &RunArgs) -> Result<Vec<Dataset>, Failure> {
@@ -117,11 +215,22 @@ fn load(experiment: &Experiment, args: &RunArgs) -> Result<Vec<Dataset>, Failure
             .into()),
         Source::DataFolder => {
             let names = experiment.tasks.iter().map(|task| task.dataset);
-            data_command::load_or_fetch(names, args.data_dir.as_deref(), args.quiet)
+            let mut datasets =
+                data_command::load_or_fetch(names, args.data_dir.as_deref(), args.quiet)?;
+            for task in experiment.tasks {
+                let found = datasets
+                    .iter_mut()
+                    .find(|dataset| dataset.name == task.dataset);
+                if let (Some(dataset), Some(size)) = (found, task.resized) {
+                    resize(dataset, size)?;
+                }
+            }
+            Ok(datasets)
         }
     }
 }
 
+/// The images of every task, in the order of the tasks and of their size.
 fn task_data<'a>(
     datasets: &'a [Dataset],
     experiment: &Experiment,
@@ -134,9 +243,7 @@ fn task_data<'a>(
     let mut data = Vec::new();
     for task in experiment.tasks {
         let found = datasets.iter().find(|dataset| dataset.name == task.dataset);
-        let dataset = found.ok_or_else(|| {
-            Failure::error(format!("the images of {} were not loaded", task.dataset))
-        })?;
+        let dataset = found.ok_or_else(|| not_loaded(task))?;
         data.push(TaskData {
             train: images(&dataset.train)?,
             test: images(&dataset.test)?,
@@ -145,8 +252,22 @@ fn task_data<'a>(
     Ok(data)
 }
 
+fn not_loaded(task: &Task) -> Failure {
+    Failure::error(format!("the images of {} were not loaded", task.dataset))
+}
+
+/// Brings the images of a task to the size that it wants them in.
+fn resize(dataset: &mut Dataset, [height, width]: [usize; 2]) -> Result<(), Failure> {
+    for set in [&mut dataset.train, &mut dataset.test] {
+        *set = set
+            .resized(height, width)
+            .map_err(|error| Failure::error(error.to_string()))?;
+    }
+    Ok(())
+}
+
 fn announce(experiment: &Experiment, settings: &RunSettings, data: &[TaskData<'_>]) {
-    let images = data.iter().map(|task| task.train.len()).max().unwrap_or(0);
+    let images: Vec<usize> = data.iter().map(|task| task.train.len()).collect();
     let bytes = data
         .iter()
         .map(|task| task.train.pixels().len() + task.test.pixels().len())
@@ -158,7 +279,7 @@ fn announce(experiment: &Experiment, settings: &RunSettings, data: &[TaskData<'_
         if threads == 1 { "thread" } else { "threads" },
         taskweave_kernels::dispatch::active().name(),
         settings.seed,
-        Estimate::new(experiment, settings, images, bytes)
+        Estimate::new(experiment, settings, &images, bytes)
     );
 }
 
@@ -169,8 +290,9 @@ struct Printer<'a, W> {
     quiet: bool,
     report: String,
     out: &'a mut W,
-    /// The results are kept in a folder, so that they matter even if nobody reads stdout.
-    kept: bool,
+    /// The folder that keeps the results, so that they matter even if nobody reads stdout.
+    kept_in: Option<&'a Path>,
+    data_dir: Option<&'a Path>,
     reader_gone: bool,
     write_error: Option<std::io::Error>,
 }
@@ -186,7 +308,7 @@ impl<W: Write> Printer<'_, W> {
         }
         let written = self.out.write_all(section.as_bytes());
         match written.and_then(|()| self.out.flush()) {
-            Err(error) if self.kept && error.kind() == ErrorKind::BrokenPipe => {
+            Err(error) if self.kept_in.is_some() && error.kind() == ErrorKind::BrokenPipe => {
                 self.reader_gone = true;
                 Ok(())
             }
@@ -210,8 +332,35 @@ impl<W: Write> RunObserver for Printer<'_, W> {
         }
     }
 
-    fn fit_begins(&mut self) {
+    fn trained_before(&mut self) {
+        if !self.quiet {
+            tell!("  trained before");
+        }
+    }
+
+    fn phase_begins(&mut self, start: &PhaseStart<'_>) {
+        if !self.quiet && start.phases > 1 {
+            let (phase, phases) = (start.phase, start.phases);
+            tell!("  phase {phase} of {phases}: {}", start.tasks.join(", "));
+        }
+        if !self.quiet && start.epochs_before > 0 {
+            tell!("  goes on after epoch {}", start.epochs_before);
+        }
         self.progress.restart();
+    }
+
+    fn checkpoint_kept(&mut self) {
+        if let Some(folder) = self.kept_in {
+            let mut how = format!(
+                "taskweave run {} --resume {}",
+                self.experiment.name,
+                folder.display()
+            );
+            if let Some(data_dir) = self.data_dir {
+                how.push_str(&format!(" --data-dir {}", data_dir.display()));
+            }
+            interrupt::advise(how);
+        }
     }
 
     fn training(&mut self) -> &mut dyn Observer {
@@ -219,8 +368,7 @@ impl<W: Write> RunObserver for Printer<'_, W> {
     }
 
     fn ends(&mut self, outcome: &ModelOutcome) -> Result<(), ExperimentError> {
-        if !self.quiet {
-            let fit = &outcome.fit;
+        for fit in outcome.phases.iter().filter(|_| !self.quiet) {
             let why = if fit.stopped_early {
                 "stopped early"
             } else {

@@ -64,16 +64,20 @@ impl Normalisation {
     /// ```
     pub fn of(images: &ImageSet) -> Self {
         let plane = images.height() * images.width();
-        let channels = images.channels();
+        Self::of_pixels(images.pixels(), images.channels(), plane)
+    }
+
+    /// Like [`of`](Self::of), from pixels `[count, channels, plane]`.
+    pub fn of_pixels(pixels: &[u8], channels: usize, plane: usize) -> Self {
         let (mut mean, mut deviation) = (Vec::new(), Vec::new());
         for channel in 0..channels {
             let (mut sum, mut squares) = (0_u64, 0_u64);
-            let planes = images.pixels().chunks_exact(plane.max(1));
+            let planes = pixels.chunks_exact(plane.max(1));
             for &pixel in planes.skip(channel).step_by(channels).flatten() {
                 sum += u64::from(pixel);
                 squares += u64::from(pixel) * u64::from(pixel);
             }
-            let count = (images.count() * plane) as u64;
+            let count = (pixels.len() / channels) as u64;
             // Whole numbers, so that a channel without variation has exactly none.
             let variation = u128::from(count) * u128::from(squares) - u128::from(sum).pow(2);
             let count = count.max(1) as f64;

@@ -14,6 +14,8 @@ const BYTES_PER_PARAMETER: usize = 4;
 #[derive(Clone, Debug, Serialize)]
 pub struct Answer {
     rows: Vec<Row>,
+    /// The tasks that both kinds of model have: only these are compared.
+    compared: Vec<String>,
     totals: Vec<Row>,
 }
 
@@ -42,41 +44,71 @@ impl Answer {
                     accuracy: task.accuracy,
                     parameters: task.parameters_owned,
                     bytes: task.parameters_owned * BYTES_PER_PARAMETER,
-                    seconds: alone.then_some(outcome.fit.seconds),
+                    seconds: alone.then_some(outcome.seconds()),
                 });
             }
         }
-        let mut order: Vec<String> = Vec::new();
+        let seconds = |model| {
+            let trained = outcomes.iter().filter(|outcome| outcome.kind == model);
+            trained.map(ModelOutcome::seconds).sum()
+        };
+        Self::of_rows(rows, seconds)
+    }
+
+    /// The answer from a row per task and model, and the time that the models of a kind took.
+    fn of_rows(mut rows: Vec<Row>, seconds: impl Fn(ModelKind) -> f64) -> Self {
+        let mut tasks: Vec<String> = Vec::new();
         for row in &rows {
-            if !order.contains(&row.task) {
-                order.push(row.task.clone());
+            if !tasks.contains(&row.task) {
+                tasks.push(row.task.clone());
             }
         }
         rows.sort_by_key(|row| {
-            let place = order.iter().position(|task| *task == row.task);
+            let place = tasks.iter().position(|task| *task == row.task);
             (place, row.model == ModelKind::Multitask)
         });
-        let totals = [ModelKind::Dedicated, ModelKind::Multitask]
-            .into_iter()
-            .filter_map(|model| total(outcomes, &rows, model))
+        let compared: Vec<String> = tasks
+            .iter()
+            .filter(|&task| rows.iter().filter(|row| row.task == *task).count() == 2)
+            .cloned()
             .collect();
-        Self { rows, totals }
+        let all = compared.len() == tasks.len();
+        let total = |model| {
+            let of_kind = rows.iter().filter(|row| row.model == model);
+            let of_kind: Vec<&Row> = of_kind.filter(|row| compared.contains(&row.task)).collect();
+            Row {
+                task: if all {
+                    "all (mean, sums)"
+                } else {
+                    "compared (sums)"
+                }
+                .to_owned(),
+                model,
+                accuracy: of_kind.iter().map(|row| row.accuracy).sum::<f64>()
+                    / of_kind.len() as f64,
+                parameters: of_kind.iter().map(|row| row.parameters).sum(),
+                bytes: of_kind.iter().map(|row| row.bytes).sum(),
+                seconds: all.then(|| seconds(model)),
+            }
+        };
+        let totals = match compared.len() {
+            0 => Vec::new(),
+            _ => vec![total(ModelKind::Dedicated), total(ModelKind::Multitask)],
+        };
+        Self {
+            rows,
+            compared,
+            totals,
+        }
     }
-}
 
-/// Mean accuracy and sums over all tasks of a kind of model.
-fn total(outcomes: &[ModelOutcome], rows: &[Row], model: ModelKind) -> Option<Row> {
-    let trained = outcomes.iter().filter(|outcome| outcome.kind == model);
-    let of_kind: Vec<&Row> = rows.iter().filter(|row| row.model == model).collect();
-    let count = of_kind.len();
-    (count > 0).then(|| Row {
-        task: "all (mean, sums)".to_owned(),
-        model,
-        accuracy: of_kind.iter().map(|row| row.accuracy).sum::<f64>() / count as f64,
-        parameters: of_kind.iter().map(|row| row.parameters).sum(),
-        bytes: of_kind.iter().map(|row| row.bytes).sum(),
-        seconds: Some(trained.map(|outcome| outcome.fit.seconds).sum()),
-    })
+    /// The tasks that have no dedicated model to be compared with.
+    fn not_compared(&self) -> Vec<&str> {
+        let others = self.rows.iter().map(|row| &row.task[..]);
+        others
+            .filter(|task| !self.compared.iter().any(|compared| compared == task))
+            .collect()
+    }
 }
 
 impl fmt::Display for Answer {
@@ -87,7 +119,12 @@ impl fmt::Display for Answer {
             "{:<18}{:<11}{:>9}{:>13}{:>12}{:>11}",
             "task", "model", heads[0], heads[1], heads[2], heads[3]
         )?;
-        for row in self.rows.iter().chain(&self.totals) {
+        // The sums over one task are its own row.
+        let totals = match self.compared.len() {
+            1 => &[][..],
+            _ => &self.totals[..],
+        };
+        for row in self.rows.iter().chain(totals) {
             let training = match row.seconds {
                 Some(seconds) => format!("{seconds:.1} s"),
                 None => "together".to_owned(),
@@ -102,21 +139,35 @@ impl fmt::Display for Answer {
                 size_text(row.bytes as u64),
             )?;
         }
-        if let [dedicated, multitask] = &self.totals[..] {
-            let difference = 100.0 * (multitask.accuracy - dedicated.accuracy);
-            write!(
+        let [dedicated, multitask] = &self.totals[..] else {
+            return Ok(());
+        };
+        let where_compared = match (&self.not_compared()[..], &self.compared[..]) {
+            ([], _) => "on average".to_owned(),
+            (_, [task]) => format!("on {task}"),
+            (_, tasks) => format!("on average over {}", tasks.join(", ")),
+        };
+        write!(
+            f,
+            "One network for all tasks: {:+.2} points of accuracy {where_compared}, with {:.1} % of \
+             the parameters.",
+            100.0 * (multitask.accuracy - dedicated.accuracy),
+            100.0 * multitask.parameters as f64 / dedicated.parameters as f64
+        )?;
+        match &self.not_compared()[..] {
+            [] => Ok(()),
+            [task] => write!(f, " {task} has no dedicated model to compare with."),
+            tasks => write!(
                 f,
-                "One network for all tasks: {difference:+.2} points of accuracy on average, \
-                 with {:.1} % of the parameters.",
-                100.0 * multitask.parameters as f64 / dedicated.parameters as f64
-            )?;
+                " {} have no dedicated model to compare with.",
+                tasks.join(" and ")
+            ),
         }
-        Ok(())
     }
 }
 
 /// `1234567` as `1,234,567`.
-fn grouped(number: usize) -> String {
+pub(super) fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits
         .as_bytes()
@@ -130,6 +181,44 @@ fn grouped(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn row(task: &str, model: ModelKind, accuracy: f64, parameters: usize) -> Row {
+        Row {
+            task: task.to_owned(),
+            model,
+            accuracy,
+            parameters,
+            bytes: 4 * parameters,
+            seconds: None,
+        }
+    }
+
+    #[test]
+    fn only_tasks_that_both_kinds_have_are_compared() {
+        use ModelKind::{Dedicated, Multitask};
+        let rows = vec![
+            row("CIFAR", Dedicated, 0.5, 1_000),
+            row("CIFAR", Multitask, 0.6, 100),
+            row("Digit", Multitask, 0.99, 100),
+            row("Fashion", Multitask, 0.9, 100),
+        ];
+        let text = Answer::of_rows(rows, |_| 1.0).to_string();
+        let end = "One network for all tasks: +10.00 points of accuracy on CIFAR, with 10.0 % of the \
+                   parameters. Digit and Fashion have no dedicated model to compare with.";
+        assert!(text.ends_with(end), "{text}");
+        assert_eq!(text.lines().count(), 6, "{text}");
+        let rows = vec![
+            row("Digit", Dedicated, 0.5, 1_000),
+            row("Fashion", Dedicated, 0.7, 1_000),
+            row("Digit", Multitask, 0.6, 100),
+            row("Fashion", Multitask, 0.7, 100),
+        ];
+        let text = Answer::of_rows(rows, |_| 1.0).to_string();
+        let end = "One network for all tasks: +5.00 points of accuracy on average, with 10.0 % of the \
+                   parameters.";
+        assert!(text.ends_with(end), "{text}");
+        assert_eq!(text.matches("all (mean, sums)").count(), 2);
+    }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {

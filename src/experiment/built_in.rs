@@ -4,48 +4,74 @@ use super::{
     Experiment, ExperimentError, ModelKind, OwnerSettings, Protocol, ReportSection, Source, Task,
     Training,
 };
-use crate::nn::{Initializer, NetSpec};
+use crate::data::augment::Augmentation;
+use crate::nn::{ImageSize, Initializer, NetSpec};
 use crate::optim::OptimizerSpec;
 use crate::train::{EarlyStoppingSettings, Importance};
 
-const DIGIT_AND_FASHION: &[Task] = &[
-    Task {
-        name: "Digit",
-        dataset: "mnist",
-    },
-    Task {
-        name: "Fashion",
-        dataset: "fashion-mnist",
-    },
-];
+const DIGIT: Task = Task {
+    name: "Digit",
+    dataset: "mnist",
+    resized: None,
+};
+
+const FASHION: Task = Task {
+    name: "Fashion",
+    dataset: "fashion-mnist",
+    resized: None,
+};
+
+const CIFAR: Task = Task {
+    name: "CIFAR",
+    dataset: "cifar-10",
+    resized: Some([28, 28]),
+};
+
+/// Grey images as MNIST has them.
+const GREY_28: ImageSize = ImageSize {
+    height: 28,
+    width: 28,
+    channels: 1,
+};
+
+const fn report(model: ModelKind, task: usize, blank_lines_after: usize) -> ReportSection {
+    ReportSection {
+        model,
+        task,
+        blank_lines_after,
+    }
+}
 
 /// Both dedicated reports, then both multitask ones, spaced as in the published text.
 const DIGIT_AND_FASHION_REPORTS: &[ReportSection] = &[
-    ReportSection {
-        model: ModelKind::Dedicated,
-        task: 0,
-        blank_lines_after: 0,
-    },
-    ReportSection {
-        model: ModelKind::Dedicated,
-        task: 1,
-        blank_lines_after: 0,
-    },
-    ReportSection {
-        model: ModelKind::Multitask,
-        task: 0,
-        blank_lines_after: 2,
-    },
-    ReportSection {
-        model: ModelKind::Multitask,
-        task: 1,
-        blank_lines_after: 0,
-    },
+    report(ModelKind::Dedicated, 0, 0),
+    report(ModelKind::Dedicated, 1, 0),
+    report(ModelKind::Multitask, 0, 2),
+    report(ModelKind::Multitask, 1, 0),
 ];
+
+/// Of the three tasks only the first has a dedicated net; spaced as in the published text.
+const CIFAR_REPORTS: &[ReportSection] = &[
+    report(ModelKind::Dedicated, 0, 2),
+    report(ModelKind::Multitask, 0, 2),
+    report(ModelKind::Multitask, 1, 0),
+    report(ModelKind::Multitask, 2, 0),
+];
+
+/// Two tasks at once.
+const TOGETHER: &[&[f32]] = &[&[1.0, 1.0]];
+
+/// The first of three tasks, then the two others.
+const CIFAR_FIRST: &[&[f32]] = &[&[1.0, 0.0, 0.0], &[0.0, 1.0, 1.0]];
 
 /// All built-in experiments.
 pub fn built_in() -> Vec<Experiment> {
-    vec![quickstart(), digits_fashion_mlp()]
+    vec![
+        quickstart(),
+        digits_fashion_mlp(),
+        digits_fashion_conv(),
+        cifar_digits_fashion_conv(),
+    ]
 }
 
 /// The built-in experiment of this name.
@@ -76,7 +102,7 @@ pub fn find(name: &str) -> Result<Experiment, ExperimentError> {
     })
 }
 
-/// The protocol of the published runs, for a net of dense layers.
+/// The protocol of the published runs, with the owners of the net of dense layers.
 fn reference_protocol() -> Protocol {
     Protocol {
         dedicated_weights: Initializer::GlorotUniform,
@@ -98,6 +124,9 @@ fn reference_protocol() -> Protocol {
                 min_delta: 0.01,
                 patience: 3,
             },
+            augmentation: Augmentation::default(),
+            normalise: false,
+            phases: TOGETHER,
         },
     }
 }
@@ -123,13 +152,25 @@ fn default_protocol() -> Protocol {
     }
 }
 
+/// A protocol with another percentile, and gradients taken over another number of images.
+fn with_owners(protocol: Protocol, percentile: f64, selection_images: usize) -> Protocol {
+    Protocol {
+        owners: OwnerSettings {
+            percentile,
+            selection_images,
+            ..protocol.owners
+        },
+        ..protocol
+    }
+}
+
 fn digits_fashion_mlp() -> Experiment {
     Experiment {
         name: "digits-fashion-mlp",
         summary: "MNIST and Fashion-MNIST with six dense layers of 1,000 units, 70,000 images each",
         source: Source::DataFolder,
-        tasks: DIGIT_AND_FASHION,
-        net: NetSpec::mlp(784, &[1_000; 6], 10),
+        tasks: &[DIGIT, FASHION],
+        nets: vec![NetSpec::mlp(GREY_28, &[1_000; 6], 10); 2],
         pixel_divisor: 255.0,
         default: default_protocol(),
         reference: reference_protocol(),
@@ -149,9 +190,41 @@ fn quickstart() -> Experiment {
         name: "quickstart",
         summary: "the same question on 6,000 images of each set that come with the program: offline, in seconds",
         source: Source::Embedded,
-        net: NetSpec::mlp(784, &[800; 3], 10),
+        nets: vec![NetSpec::mlp(GREY_28, &[800; 3], 10); 2],
         default: small(default_protocol()),
         reference: small(reference_protocol()),
+        ..digits_fashion_mlp()
+    }
+}
+
+fn digits_fashion_conv() -> Experiment {
+    Experiment {
+        name: "digits-fashion-conv",
+        summary: "MNIST and Fashion-MNIST with four convolutions and two dense layers of 256 units",
+        nets: vec![NetSpec::convnet(1); 2],
+        default: with_owners(default_protocol(), 80.0, 10_000),
+        reference: with_owners(reference_protocol(), 80.0, 10_000),
+        ..digits_fashion_mlp()
+    }
+}
+
+fn cifar_digits_fashion_conv() -> Experiment {
+    let in_phases = |protocol: Protocol| Protocol {
+        training: Training {
+            phases: CIFAR_FIRST,
+            ..protocol.training
+        },
+        ..protocol
+    };
+    Experiment {
+        name: "cifar-digits-fashion-conv",
+        summary: "CIFAR-10 first, then MNIST and Fashion-MNIST, in one convolutional net for colour and grey",
+        tasks: &[CIFAR, DIGIT, FASHION],
+        nets: [3, 1, 1].map(NetSpec::convnet).into(),
+        pixel_divisor: 1.0,
+        default: in_phases(with_owners(default_protocol(), 90.0, 10_000)),
+        reference: in_phases(with_owners(reference_protocol(), 90.0, 10_000)),
+        reports: CIFAR_REPORTS,
         ..digits_fashion_mlp()
     }
 }
@@ -174,6 +247,53 @@ mod tests {
         let error = find("zzz").unwrap_err().to_string();
         assert!(!error.contains("did you mean"), "{error}");
         assert!(error.contains("digits-fashion-mlp"), "{error}");
+    }
+
+    #[test]
+    fn nets_and_phases_are_those_of_the_tasks() {
+        for experiment in built_in() {
+            assert_eq!(experiment.nets.len(), experiment.tasks.len());
+            for net in &experiment.nets {
+                net.check().unwrap();
+            }
+            for protocol in [&experiment.default, &experiment.reference] {
+                for weights in protocol.training.phases {
+                    assert_eq!(weights.len(), experiment.tasks.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_reference_protocols_are_the_published_ones() {
+        for (name, percentile, images) in [
+            ("digits-fashion-mlp", 90.0, 60_000),
+            ("digits-fashion-conv", 80.0, 10_000),
+            ("cifar-digits-fashion-conv", 90.0, 10_000),
+        ] {
+            let Protocol {
+                dedicated_weights,
+                multitask_weights,
+                owners,
+                training,
+            } = find(name).unwrap().reference;
+            assert_eq!(dedicated_weights, Initializer::GlorotUniform);
+            let random_normal = Initializer::Normal {
+                standard_deviation: 0.05,
+            };
+            assert_eq!(multitask_weights, random_normal);
+            assert_eq!(owners.importance, Importance::Gradient);
+            assert_eq!(
+                (owners.percentile, owners.selection_images),
+                (percentile, images)
+            );
+            assert_eq!(training.optimizer, OptimizerSpec::adam());
+            assert_eq!((training.batch, training.epochs), (512, 100));
+            assert_eq!(training.learning_rate_decay, 1.0);
+            let stopping = training.early_stopping;
+            assert_eq!((stopping.min_delta, stopping.patience), (0.01, 3));
+            assert!(training.augmentation.is_none() && !training.normalise);
+        }
     }
 
     #[test]

@@ -44,6 +44,14 @@ pub enum ExperimentError {
         /// The reason.
         source: io::Error,
     },
+    /// A run cannot go on from what was kept of it.
+    #[error("cannot go on from {}: {reason}", path.display())]
+    Checkpoint {
+        /// The checkpoint, or the file of a trained model.
+        path: PathBuf,
+        /// The reason.
+        reason: String,
+    },
     /// A model could not be put into a file's form.
     #[error("cannot store {model}: {reason}")]
     Store {

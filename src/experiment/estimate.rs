@@ -4,7 +4,8 @@ use std::fmt;
 
 use taskweave_kernels::{dispatch, peak};
 
-use super::{Experiment, ModelKind, RunSettings};
+use super::plan::{PlannedModel, planned_models};
+use super::{Experiment, RunSettings, Training};
 use crate::files::size_text;
 
 /// Share of the FMA peak that a whole training run reaches, about.
@@ -27,44 +28,63 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Estimates a run on sets of `train_images` images, `data_bytes` in memory, from the machine's
-    /// FMA peak, which is measured now.
+    /// Estimates a run on this many training images of every task, `data_bytes` in memory, from the
+    /// machine's FMA peak, which is measured now.
     pub fn new(
         experiment: &Experiment,
         settings: &RunSettings,
-        train_images: usize,
+        train_images: &[usize],
         data_bytes: usize,
     ) -> Self {
         let training = &experiment.protocol(settings.protocol).training;
         let threads = rayon::current_num_threads();
         let flops = peak::fma_peak_gflops(dispatch::active(), threads) * 1e9;
-        let (forward, train) = experiment.net.multiply_adds();
-        let validation = train_images as f64 * training.validation_split;
-        let per_net =
-            2.0 * (train as f64 * (train_images as f64 - validation) + forward as f64 * validation);
-        let dedicated = |task: &usize| {
-            let reports = experiment.reports.iter();
-            reports
-                .clone()
-                .any(|r| r.model == ModelKind::Dedicated && r.task == *task)
+        let epoch_flops = |task: usize| {
+            let (forward, train) = experiment.nets[task].multiply_adds();
+            let images = train_images.get(task).copied().unwrap_or(0) as f64;
+            let validation = images * training.validation_split;
+            2.0 * (train as f64 * (images - validation) + forward as f64 * validation)
         };
-        let tasks = experiment.tasks.len();
-        let nets = tasks + (0..tasks).filter(dedicated).count();
+        let planned = planned_models(experiment);
+        let nets = planned.iter().flat_map(|model| &model.tasks);
+        let flops_per_epoch: f64 = nets.map(|&task| epoch_flops(task)).sum();
         let most_epochs = settings.epochs.unwrap_or(training.epochs);
-
-        // Every dedicated model is kept, weights only; the multitask one trains beside them.
-        let buffers = 3 + training.optimizer.state_buffers();
-        let parameters = experiment.net.parameter_count();
-        let activations = 2 * training.batch * experiment.net.activations().iter().sum::<usize>();
-        let floats = (nets - tasks) * (parameters * 2 + activations)
-            + tasks * (parameters * buffers + activations);
         Self {
-            seconds_per_epoch: nets as f64 * per_net / (flops * TRAINING_EFFICIENCY),
+            seconds_per_epoch: flops_per_epoch / (flops * TRAINING_EFFICIENCY),
             usual_epochs: most_epochs.min(USUAL_EPOCHS),
             most_epochs,
-            memory: data_bytes + size_of::<f32>() * floats,
+            memory: data_bytes + size_of::<f32>() * most_floats(experiment, training, &planned),
         }
     }
+}
+
+/// The most floats in memory at a time: what is kept of the models before, and the one in training.
+fn most_floats(experiment: &Experiment, training: &Training, planned: &[PlannedModel]) -> usize {
+    let weights = |model: &PlannedModel| -> usize {
+        let tasks = model.tasks.iter();
+        tasks
+            .map(|&task| experiment.nets[task].parameter_count())
+            .sum()
+    };
+    let mut before = 0;
+    let mut most = 0;
+    for model in planned {
+        // Weights, their best values, and what the optimiser keeps; gradients and activations are
+        // those of one task at a time.
+        let kept = weights(model) * (2 + training.optimizer.state_buffers());
+        let shared = model.tasks.iter().map(|&task| {
+            let net = &experiment.nets[task];
+            let mut values = net.activations();
+            let sum: usize = values.iter().sum();
+            values.sort_unstable();
+            // Beside every value the gradients on both sides of a layer.
+            let gradients: usize = values.iter().rev().take(2).sum();
+            net.parameter_count() + training.batch * (sum + gradients)
+        });
+        most = most.max(before + kept + shared.max().unwrap_or(0));
+        before += weights(model);
+    }
+    most
 }
 
 impl fmt::Display for Estimate {
@@ -108,9 +128,23 @@ mod tests {
     #[test]
     fn the_published_mlp_takes_minutes_not_hours() {
         let experiment = super::super::find("digits-fashion-mlp").unwrap();
-        let estimate = Estimate::new(&experiment, &RunSettings::default(), 60_000, 94_000_000);
+        let estimate = Estimate::new(
+            &experiment,
+            &RunSettings::default(),
+            &[60_000; 2],
+            94_000_000,
+        );
         assert!(estimate.seconds_per_epoch > 0.1 && estimate.seconds_per_epoch < 3_600.0);
         assert!(estimate.memory > 300_000_000 && estimate.memory < 900_000_000);
         assert_eq!(estimate.most_epochs, 100);
+    }
+
+    #[test]
+    fn three_tasks_share_the_memory_of_activations() {
+        let experiment = super::super::find("cifar-digits-fashion-conv").unwrap();
+        let settings = RunSettings::default();
+        let estimate = Estimate::new(&experiment, &settings, &[50_000, 60_000, 60_000], 0);
+        // One task's activations at a batch of 512 are some 320 MB, its weights 45 MB.
+        assert!(estimate.memory > 800_000_000 && estimate.memory < 1_400_000_000);
     }
 }

@@ -14,12 +14,19 @@ pub struct ModelOutcome {
     pub name: String,
     /// The model.
     pub model: Model,
-    /// How training went.
-    pub fit: FitOutcome,
+    /// How training went, phase by phase.
+    pub phases: Vec<FitOutcome>,
     /// The results, task by task.
     pub tasks: Vec<TaskOutcome>,
     /// What a reader must know.
     pub warnings: Vec<Warning>,
+}
+
+impl ModelOutcome {
+    /// Wall time of the training in seconds.
+    pub fn seconds(&self) -> f64 {
+        self.phases.iter().map(|phase| phase.seconds).sum()
+    }
 }
 
 /// How one task's net did on the test set.

@@ -1,14 +1,18 @@
 //! Runs an experiment: every dedicated net, then the multitask net.
 
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::{Checkpoints, Progress};
 use super::outcome::{ModelOutcome, TaskOutcome};
-use super::{Experiment, ExperimentError, ModelKind, Protocol, ProtocolName, ReportSection};
-use crate::data::augment::Augmentation;
+use super::plan::{PlannedModel, planned_models};
+use super::{Experiment, ExperimentError, ModelKind, Protocol, ProtocolName};
+use crate::data::Normalisation;
 use crate::metrics::{Confusion, Report, ReportOptions};
 use crate::nn::Initializer;
 use crate::random::{Purpose, Stream};
 use crate::tensor::Tensor;
 use crate::train::{
-    FitOutcome, FitSettings, Model, Observer, TaskImages, TrainError, Warning, dead_layers, fit,
+    Fit, FitOutcome, FitSettings, Model, Observer, TaskImages, TrainError, Warning, dead_layers,
     select_owners,
 };
 
@@ -16,7 +20,7 @@ use crate::train::{
 const HEALTH_IMAGES: usize = 2_048;
 
 /// What a run may choose.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSettings {
     /// The seed.
     pub seed: u64,
@@ -35,16 +39,35 @@ pub struct TaskData<'a> {
     pub test: TaskImages<'a>,
 }
 
+/// A phase of a net's training that begins, or goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct PhaseStart<'a> {
+    /// Which phase, from 1.
+    pub phase: usize,
+    /// How many there are.
+    pub phases: usize,
+    /// The tasks that it trains.
+    pub tasks: &'a [&'a str],
+    /// Epochs of it that were trained in an earlier run.
+    pub epochs_before: usize,
+}
+
 /// An onlooker of an experiment.
 pub trait RunObserver {
     /// A net for these tasks begins: "Dedicated Model Digit".
     fn begins(&mut self, title: &str, tasks: &[&str]);
 
+    /// The net was trained in an earlier run, and is only tested again.
+    fn trained_before(&mut self) {}
+
     /// The owners of the multitask net's weights are being chosen.
     fn choosing_owners(&mut self) {}
 
-    /// The first epoch begins.
-    fn fit_begins(&mut self) {}
+    /// The first epoch of a phase begins, or the first one since the run goes on.
+    fn phase_begins(&mut self, _start: &PhaseStart<'_>) {}
+
+    /// A checkpoint was written.
+    fn checkpoint_kept(&mut self) {}
 
     /// The onlooker of the training itself.
     fn training(&mut self) -> &mut dyn Observer;
@@ -56,11 +79,12 @@ pub trait RunObserver {
     fn ends(&mut self, outcome: &ModelOutcome) -> Result<(), ExperimentError>;
 }
 
-/// Runs an experiment on the data of its tasks, in their order.
+/// Runs an experiment on the data of its tasks, in their order. With checkpoints, it goes on where
+/// they end, and keeps one after every epoch.
 ///
 /// # Errors
-/// When a net cannot be trained, data does not fit the net, or the observer's
-/// [`ends`](RunObserver::ends) fails.
+/// When a net cannot be trained, data does not fit the net, a checkpoint cannot be read or written, or
+/// the observer's [`ends`](RunObserver::ends) fails.
 ///
 /// # Panics
 /// If there is not data for every task.
@@ -68,6 +92,7 @@ pub fn run(
     experiment: &Experiment,
     settings: &RunSettings,
     data: &[TaskData<'_>],
+    checkpoints: Option<&mut Checkpoints>,
     observer: &mut dyn RunObserver,
 ) -> Result<Vec<ModelOutcome>, ExperimentError> {
     let mut runner = Runner {
@@ -75,19 +100,14 @@ pub fn run(
         protocol: experiment.protocol(settings.protocol),
         settings,
         data,
+        checkpoints,
         observer,
     };
-    let mut outcomes = Vec::new();
-    for task in 0..experiment.tasks.len() {
-        let reported =
-            |section: &ReportSection| section.model == ModelKind::Dedicated && section.task == task;
-        if experiment.reports.iter().any(reported) {
-            outcomes.push(runner.model(ModelKind::Dedicated, &[task])?);
-        }
-    }
-    let all: Vec<usize> = (0..experiment.tasks.len()).collect();
-    outcomes.push(runner.model(ModelKind::Multitask, &all)?);
-    Ok(outcomes)
+    let planned = planned_models(experiment);
+    planned
+        .iter()
+        .map(|planned| runner.model(planned))
+        .collect()
 }
 
 struct Runner<'a> {
@@ -95,110 +115,180 @@ struct Runner<'a> {
     protocol: &'a Protocol,
     settings: &'a RunSettings,
     data: &'a [TaskData<'a>],
+    checkpoints: Option<&'a mut Checkpoints>,
     observer: &'a mut dyn RunObserver,
 }
 
 impl Runner<'_> {
-    fn model(&mut self, kind: ModelKind, tasks: &[usize]) -> Result<ModelOutcome, ExperimentError> {
-        let title = match (kind, tasks) {
-            (ModelKind::Dedicated, [task]) => {
-                format!("Dedicated Model {}", self.experiment.tasks[*task].name)
-            }
-            _ => "Multitask Model".to_owned(),
+    fn model(&mut self, planned: &PlannedModel) -> Result<ModelOutcome, ExperimentError> {
+        let names = self.names(&planned.tasks);
+        self.observer.begins(&planned.title, &names);
+        let mut model = self.untrained(planned).map_err(in_model(planned))?;
+        let finished = match &self.checkpoints {
+            Some(kept) => kept.finished(self.experiment, planned, &mut model)?,
+            None => None,
         };
-        let names: Vec<&str> = tasks
+        let phases = match finished {
+            Some(phases) => {
+                self.observer.trained_before();
+                phases
+            }
+            None => {
+                let phases = self.train(planned, &mut model)?;
+                if let Some(kept) = &mut self.checkpoints {
+                    kept.finish(self.experiment, planned, &model, &phases)?;
+                    self.observer.checkpoint_kept();
+                }
+                phases
+            }
+        };
+        let outcome = self.tested(planned, model, phases)?;
+        self.observer.ends(&outcome)?;
+        Ok(outcome)
+    }
+
+    fn names(&self, tasks: &[usize]) -> Vec<&'static str> {
+        tasks
             .iter()
             .map(|&task| self.experiment.tasks[task].name)
-            .collect();
-        self.observer.begins(&title, &names);
-        let outcome = self
-            .train(kind, tasks)
-            .map_err(|source| ExperimentError::Train {
-                model: title.clone(),
-                source,
+            .collect()
+    }
+
+    /// A model with its initial weights.
+    fn untrained(&self, planned: &PlannedModel) -> Result<Model, TrainError> {
+        let training = &self.protocol.training;
+        let mut model = Model::new(training.batch, self.experiment.pixel_divisor)
+            .with_seed(self.settings.seed, planned.index);
+        for (slot, &task) in planned.tasks.iter().enumerate() {
+            let weights = self.initial_weights(planned.kind, task);
+            let net = self.experiment.nets[task].clone();
+            let [channels, height, width] = net.input.dims();
+            model.add_task(self.experiment.tasks[task].name, net, weights)?;
+            if training.normalise {
+                let pixels = self.data[task].train.pixels();
+                let normalisation = Normalisation::of_pixels(pixels, channels, height * width);
+                model.set_scales(slot, normalisation.scales())?;
+            }
+        }
+        Ok(model)
+    }
+
+    /// Trains a model, phase after phase, from the beginning or from where a checkpoint has it.
+    fn train(
+        &mut self,
+        planned: &PlannedModel,
+        model: &mut Model,
+    ) -> Result<Vec<FitOutcome>, ExperimentError> {
+        let training = &self.protocol.training;
+        let tasks = planned.tasks.iter();
+        let train: Vec<TaskImages<'_>> = tasks.map(|&task| self.data[task].train).collect();
+        let resumed = match &mut self.checkpoints {
+            Some(kept) => kept.resume(planned, training.optimizer, model)?,
+            None => None,
+        };
+        let (mut phases, mut state) = match resumed {
+            Some(resumed) => (resumed.phases, Some(resumed.state)),
+            None => {
+                if planned.is_shared() {
+                    self.observer.choosing_owners();
+                    self.share_out(model, &train).map_err(in_model(planned))?;
+                }
+                (Vec::new(), None)
+            }
+        };
+        let loss_weights = planned.phases(training.phases);
+        for (phase, weights) in loss_weights.iter().enumerate().skip(phases.len()) {
+            let settings = self.fit_settings(planned, weights, &phases);
+            let fit = match state.take() {
+                Some(state) => Fit::resume(model, &train, &settings, state),
+                None => Fit::new(model, &train, &settings),
+            };
+            let mut fit = fit.map_err(in_model(planned))?;
+            let active = planned.tasks.iter().zip(weights);
+            let active: Vec<usize> = active
+                .filter(|&(_, &weight)| weight != 0.0)
+                .map(|(&task, _)| task)
+                .collect();
+            self.observer.phase_begins(&PhaseStart {
+                phase: phase + 1,
+                phases: loss_weights.len(),
+                tasks: &self.names(&active),
+                epochs_before: fit.state().history.len(),
             });
-        let (mut model, fit) = outcome?;
+            while !fit.is_done() {
+                fit.epoch(model, self.observer.training())
+                    .map_err(in_model(planned))?;
+                if let Some(kept) = &mut self.checkpoints {
+                    kept.keep(&Progress {
+                        planned,
+                        model,
+                        phases: &phases,
+                        state: fit.state(),
+                    })?;
+                    self.observer.checkpoint_kept();
+                }
+            }
+            let outcome = fit.finish(model);
+            phases.push(outcome);
+        }
+        Ok(phases)
+    }
+
+    fn fit_settings(
+        &self,
+        planned: &PlannedModel,
+        loss_weights: &[f32],
+        phases_before: &[FitOutcome],
+    ) -> FitSettings {
+        let training = &self.protocol.training;
+        FitSettings {
+            optimizer: training.optimizer,
+            epochs: self.settings.epochs.unwrap_or(training.epochs),
+            validation_split: training.validation_split,
+            early_stopping: training.early_stopping,
+            learning_rate_decay: training.learning_rate_decay,
+            augmentation: training.augmentation,
+            loss_weights: loss_weights.to_vec(),
+            seed: self.settings.seed,
+            shuffle_index: u64::from(planned.index),
+            epochs_before: phases_before.iter().map(|phase| phase.history.len()).sum(),
+        }
+    }
+
+    /// How a trained model does on the test sets.
+    fn tested(
+        &self,
+        planned: &PlannedModel,
+        mut model: Model,
+        phases: Vec<FitOutcome>,
+    ) -> Result<ModelOutcome, ExperimentError> {
         let mut results = Vec::new();
         let mut warnings = Vec::new();
-        for (slot, &task) in tasks.iter().enumerate() {
+        for (slot, &task) in planned.tasks.iter().enumerate() {
             let name = self.experiment.tasks[task].name;
             let test = &self.data[task].test;
-            let in_model = |source| ExperimentError::Train {
-                model: title.clone(),
-                source,
-            };
-            let predictions = model.predict(slot, test).map_err(in_model)?;
-            let title = format!("{} Model {name}", kind.title());
+            let predictions = model.predict(slot, test).map_err(in_model(planned))?;
+            let title = format!("{} Model {name}", planned.kind.title());
             warnings.extend(Warning::of_predictions(&title, test.labels(), &predictions));
             let seen = test.slice(0..test.len().min(HEALTH_IMAGES));
-            let layers = dead_layers(&mut model, slot, &seen).map_err(in_model)?;
+            let layers = dead_layers(&mut model, slot, &seen).map_err(in_model(planned))?;
             if !layers.is_empty() {
                 warnings.push(Warning::DeadLayers {
                     model: title,
                     layers,
                 });
             }
-            results.push(self.task_outcome(
-                task,
-                &predictions,
-                model.tasks()[slot].owned_count(),
-            )?);
+            let owned = model.tasks()[slot].owned_count();
+            results.push(self.task_outcome(task, &predictions, owned)?);
         }
-        let outcome = ModelOutcome {
-            kind,
-            name: match kind {
-                ModelKind::Dedicated => {
-                    format!("dedicated-{}", results[0].name.to_lowercase())
-                }
-                ModelKind::Multitask => "multitask".to_owned(),
-            },
+        Ok(ModelOutcome {
+            kind: planned.kind,
+            name: planned.name.clone(),
             model,
-            fit,
+            phases,
             tasks: results,
             warnings,
-        };
-        self.observer.ends(&outcome)?;
-        Ok(outcome)
-    }
-
-    fn train(
-        &mut self,
-        kind: ModelKind,
-        tasks: &[usize],
-    ) -> Result<(Model, FitOutcome), TrainError> {
-        let training = &self.protocol.training;
-        let mut model = Model::new(training.batch, self.experiment.pixel_divisor);
-        for &task in tasks {
-            let weights = self.initial_weights(kind, task);
-            model.add_task(
-                self.experiment.tasks[task].name,
-                self.experiment.net.clone(),
-                weights,
-            )?;
-        }
-        let train: Vec<TaskImages<'_>> = tasks.iter().map(|&task| self.data[task].train).collect();
-        if kind == ModelKind::Multitask {
-            self.observer.choosing_owners();
-            self.share_out(&mut model, &train)?;
-        }
-        let settings = FitSettings {
-            optimizer: training.optimizer,
-            epochs: self.settings.epochs.unwrap_or(training.epochs),
-            validation_split: training.validation_split,
-            early_stopping: training.early_stopping,
-            learning_rate_decay: training.learning_rate_decay,
-            augmentation: Augmentation::default(),
-            loss_weights: vec![1.0; tasks.len()],
-            seed: self.settings.seed,
-            shuffle_index: match kind {
-                ModelKind::Dedicated => tasks[0] as u64,
-                ModelKind::Multitask => self.experiment.tasks.len() as u64,
-            },
-            epochs_before: 0,
-        };
-        self.observer.fit_begins();
-        let outcome = fit(&mut model, &train, &settings, self.observer.training())?;
-        Ok((model, outcome))
+        })
     }
 
     fn initial_weights(&self, kind: ModelKind, task: usize) -> Vec<Tensor> {
@@ -206,7 +296,7 @@ impl Runner<'_> {
             ModelKind::Dedicated => (self.protocol.dedicated_weights, Purpose::DedicatedWeights),
             ModelKind::Multitask => (self.protocol.multitask_weights, Purpose::MultitaskWeights),
         };
-        let specs = self.experiment.net.parameters();
+        let specs = self.experiment.nets[task].parameters();
         let draw = |(index, spec)| {
             let stream = (task * specs.len() + index) as u64;
             initializer.draw(
@@ -253,5 +343,14 @@ impl Runner<'_> {
             confusion,
             parameters_owned,
         })
+    }
+}
+
+/// An error of training, with the net's name.
+fn in_model(planned: &PlannedModel) -> impl Fn(TrainError) -> ExperimentError + use<> {
+    let model = planned.title.clone();
+    move |source| ExperimentError::Train {
+        model: model.clone(),
+        source,
     }
 }

@@ -5,10 +5,10 @@
 //! a row that were not best, training stops, and the weights of the best epoch come back; they do as well
 //! when the limit of epochs ends training.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// When to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EarlyStoppingSettings {
     /// The loss must fall by more than this to count as better.
     pub min_delta: f64,
@@ -26,7 +26,7 @@ pub struct Verdict {
 }
 
 /// Follows the monitored loss from epoch to epoch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EarlyStopping {
     settings: EarlyStoppingSettings,
     best_loss: f64,

@@ -1,9 +1,9 @@
 //! The record of a training run.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How one task did in one epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskRecord {
     /// Mean loss over the training images, each as it was when its batch was trained.
     pub loss: f64,
@@ -16,7 +16,7 @@ pub struct TaskRecord {
 }
 
 /// One epoch.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// The epoch, from 1.
     pub epoch: usize,
@@ -32,8 +32,8 @@ pub struct EpochRecord {
     pub seconds: f64,
 }
 
-/// A finished training run.
-#[derive(Clone, Debug)]
+/// A finished training run, or a phase of one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FitOutcome {
     /// The epochs.
     pub history: Vec<EpochRecord>,
@@ -42,5 +42,6 @@ pub struct FitOutcome {
     /// Whether early stopping ended the run, not the limit of epochs.
     pub stopped_early: bool,
     /// Wall time in seconds.
+    #[serde(skip)]
     pub seconds: f64,
 }

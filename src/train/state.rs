@@ -37,6 +37,21 @@ impl Snapshot {
         }
     }
 
+    /// A snapshot of these values, in the order of [`take`](Self::take).
+    pub fn from_values(values: impl IntoIterator<Item = Vec<f32>>) -> Self {
+        Self(
+            values
+                .into_iter()
+                .map(|value| Buffer::from_slice(&value))
+                .collect(),
+        )
+    }
+
+    /// The values, in the order of [`take`](Self::take).
+    pub fn values(&self) -> impl Iterator<Item = &[f32]> {
+        self.0.iter().map(|buffer| &buffer[..])
+    }
+
     /// Gives the model's tasks their values back.
     pub fn restore(&self, model: &mut Model, tasks: &[usize]) {
         let mut copies = self.0.iter();

@@ -1,0 +1,529 @@
+//! Checkpoints: where a run stands after an epoch, kept so that it can go on from there to the very
+//! same end.
+//!
+//! `checkpoint.safetensors` holds the model in training, what the optimiser keeps for it, its weights
+//! at the best epoch, and as metadata what else a run carries from epoch to epoch. Models that are
+//! trained stand beside it in files of their own, the final ones. A complete run leaves no checkpoint.
+
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use taskweave_kernels::dispatch;
+
+use super::model_file::{self, StoredTensor};
+use super::plan::PlannedModel;
+use super::{Experiment, ExperimentError, OutputFolder, RunSettings, TaskData};
+use crate::data::MappedBytes;
+use crate::optim::{Optimizer, OptimizerSpec};
+use crate::train::{EarlyStopping, EpochRecord, FitOutcome, FitState, Model, Snapshot};
+
+/// Version of the layout of checkpoints.
+const FORMAT_VERSION: u32 = 1;
+
+const FILE_NAME: &str = "checkpoint.safetensors";
+
+/// What goes into a checkpoint besides tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Header {
+    format_version: u32,
+    program_version: String,
+    instruction_set: String,
+    experiment: String,
+    settings: RunSettings,
+    /// The experiment as it is run, to be held to the program's own.
+    definition: serde_json::Value,
+    /// SHA-256 of every task's images and labels.
+    data: Vec<String>,
+    /// The models that are trained, in order.
+    finished: Vec<FinishedModel>,
+    current: Option<CurrentModel>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct FinishedModel {
+    name: String,
+    phases: Vec<TimedOutcome>,
+}
+
+/// The model in training.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct CurrentModel {
+    name: String,
+    /// The phases before.
+    phases: Vec<TimedOutcome>,
+    optimizer_step: u64,
+    stopping: EarlyStopping,
+    /// The phase so far; the restored epoch is not known yet.
+    fit: TimedOutcome,
+}
+
+/// An outcome with its times, which its own form leaves out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct TimedOutcome {
+    outcome: FitOutcome,
+    seconds: f64,
+    epoch_seconds: Vec<f64>,
+}
+
+impl TimedOutcome {
+    fn new(outcome: &FitOutcome) -> Self {
+        Self {
+            outcome: outcome.clone(),
+            seconds: outcome.seconds,
+            epoch_seconds: outcome.history.iter().map(|epoch| epoch.seconds).collect(),
+        }
+    }
+
+    fn restored(&self) -> FitOutcome {
+        let mut outcome = self.outcome.clone();
+        outcome.seconds = self.seconds;
+        for (epoch, seconds) in outcome.history.iter_mut().zip(&self.epoch_seconds) {
+            epoch.seconds = *seconds;
+        }
+        outcome
+    }
+}
+
+/// Where a model in training stands.
+pub(super) struct Progress<'a> {
+    pub(super) planned: &'a PlannedModel,
+    pub(super) model: &'a Model,
+    /// The phases before.
+    pub(super) phases: &'a [FitOutcome],
+    pub(super) state: &'a FitState,
+}
+
+/// A model in training as a checkpoint has it.
+pub(super) struct Resumed {
+    /// The phases before.
+    pub(super) phases: Vec<FitOutcome>,
+    pub(super) state: FitState,
+}
+
+/// The checkpoints of a run, in the folder of its results.
+pub struct Checkpoints {
+    folder: OutputFolder,
+    header: Header,
+    /// The file that the run goes on from, until it has.
+    resumed: Option<MappedBytes>,
+}
+
+impl Checkpoints {
+    /// The checkpoints of a run that begins. Nothing is written yet.
+    pub fn begin(
+        folder: OutputFolder,
+        experiment: &Experiment,
+        settings: &RunSettings,
+        data: &[TaskData<'_>],
+    ) -> Self {
+        Self {
+            folder,
+            header: Header {
+                format_version: FORMAT_VERSION,
+                program_version: env!("CARGO_PKG_VERSION").to_owned(),
+                instruction_set: dispatch::active().name().to_owned(),
+                experiment: experiment.name.to_owned(),
+                settings: *settings,
+                definition: definition(experiment, settings),
+                data: data.iter().map(fingerprint).collect(),
+                finished: Vec::new(),
+                current: None,
+            },
+            resumed: None,
+        }
+    }
+
+    /// The checkpoint in a folder, of an unfinished run of this experiment.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged, or of another experiment, or of another version of the
+    /// program.
+    pub fn open(folder: OutputFolder, experiment: &Experiment) -> Result<Self, ExperimentError> {
+        let path = folder.file(FILE_NAME);
+        let failed = |reason: String| ExperimentError::Checkpoint {
+            path: path.clone(),
+            reason,
+        };
+        let file = std::fs::File::open(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => failed(
+                "there is none: a run keeps one from its first epoch until it is complete"
+                    .to_owned(),
+            ),
+            _ => failed(error.to_string()),
+        })?;
+        let bytes = MappedBytes::map(&file).map_err(|error| failed(error.to_string()))?;
+        let (_, text) = model_file::parse(bytes.as_slice()).map_err(failed)?;
+        let header = header(&text, experiment).map_err(failed)?;
+        Ok(Self {
+            folder,
+            header,
+            resumed: Some(bytes),
+        })
+    }
+
+    /// What the run was told to do.
+    pub fn settings(&self) -> &RunSettings {
+        &self.header.settings
+    }
+
+    /// The instruction set that the run began on: only there does it end the same to the last bit.
+    pub fn instruction_set(&self) -> &str {
+        &self.header.instruction_set
+    }
+
+    /// Whether these are the images that the run began with.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn check_data(
+        &self,
+        experiment: &Experiment,
+        data: &[TaskData<'_>],
+    ) -> Result<(), ExperimentError> {
+        let found: Vec<String> = data.iter().map(fingerprint).collect();
+        if found == self.header.data {
+            return Ok(());
+        }
+        let other = found
+            .iter()
+            .zip(&self.header.data)
+            .position(|(a, b)| a != b);
+        let name = other.map_or("the tasks", |task| experiment.tasks[task].name);
+        Err(self.failed(format!(
+            "the images of {name} are not those that the run began with"
+        )))
+    }
+
+    /// The phases of a model that was trained before, which then gets the weights of its file.
+    pub(super) fn finished(
+        &self,
+        experiment: &Experiment,
+        planned: &PlannedModel,
+        model: &mut Model,
+    ) -> Result<Option<Vec<FitOutcome>>, ExperimentError> {
+        let finished = self.header.finished.iter();
+        let Some(found) = finished.clone().find(|model| model.name == planned.name) else {
+            return Ok(None);
+        };
+        let path = self.folder.file(&format!("{}.safetensors", planned.name));
+        let failed = |reason: String| ExperimentError::Checkpoint {
+            path: path.clone(),
+            reason,
+        };
+        let bytes = std::fs::File::open(&path)
+            .and_then(|file| MappedBytes::map(&file))
+            .map_err(|error| failed(error.to_string()))?;
+        let settings = &self.header.settings;
+        model_file::restore(bytes.as_slice(), experiment, settings, planned, model)
+            .map_err(failed)?;
+        let phases = found.phases.iter().map(TimedOutcome::restored);
+        Ok(Some(phases.collect()))
+    }
+
+    /// Where this model's training broke off, if it did; the model then gets the weights of that
+    /// point.
+    pub(super) fn resume(
+        &mut self,
+        planned: &PlannedModel,
+        optimizer: OptimizerSpec,
+        model: &mut Model,
+    ) -> Result<Option<Resumed>, ExperimentError> {
+        let Some(bytes) = self.resumed.take() else {
+            return Ok(None);
+        };
+        let current = self.header.current.as_ref();
+        let Some(current) = current.filter(|current| current.name == planned.name) else {
+            return Ok(None);
+        };
+        let mut restore = || {
+            let (file, _) = model_file::parse(bytes.as_slice())?;
+            restore_model(&file, planned, model)?;
+            restore_state(&file, current, optimizer, model)
+        };
+        let state = restore().map_err(|reason| self.failed(reason))?;
+        Ok(Some(Resumed {
+            phases: current.phases.iter().map(TimedOutcome::restored).collect(),
+            state,
+        }))
+    }
+
+    /// Keeps where a model's training stands.
+    pub(super) fn keep(&mut self, progress: &Progress<'_>) -> Result<(), ExperimentError> {
+        let state = progress.state;
+        self.header.current = Some(CurrentModel {
+            name: progress.planned.name.clone(),
+            phases: progress.phases.iter().map(TimedOutcome::new).collect(),
+            optimizer_step: state.optimizer.step(),
+            stopping: state.stopping.clone(),
+            fit: TimedOutcome::new(&FitOutcome {
+                history: state.history.clone(),
+                restored_epoch: 0,
+                stopped_early: state.stopped_early,
+                seconds: state.seconds,
+            }),
+        });
+        self.write(&stored_tensors(progress))
+    }
+
+    /// Keeps a trained model.
+    pub(super) fn finish(
+        &mut self,
+        experiment: &Experiment,
+        planned: &PlannedModel,
+        model: &Model,
+        phases: &[FitOutcome],
+    ) -> Result<(), ExperimentError> {
+        let settings = &self.header.settings;
+        let bytes = model_file::serialize(experiment, settings, planned, model)?;
+        self.folder
+            .write_file(&format!("{}.safetensors", planned.name), &bytes)?;
+        self.header.finished.push(FinishedModel {
+            name: planned.name.clone(),
+            phases: phases.iter().map(TimedOutcome::new).collect(),
+        });
+        self.header.current = None;
+        self.write(&[])
+    }
+
+    /// Removes the checkpoint of a run that is complete.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn remove(&self) -> Result<(), ExperimentError> {
+        let path = self.folder.file(FILE_NAME);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ExperimentError::Write {
+                    path,
+                    source: error,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &OutputFolder {
+        &self.folder
+    }
+
+    fn write(&self, tensors: &[StoredTensor<'_>]) -> Result<(), ExperimentError> {
+        let text = serde_json::to_string(&self.header).map_err(|error| ExperimentError::Write {
+            path: self.folder.file(FILE_NAME),
+            source: error.into(),
+        })?;
+        self.folder
+            .write_tensors(FILE_NAME, tensors, model_file::metadata(text))
+    }
+
+    fn failed(&self, reason: String) -> ExperimentError {
+        ExperimentError::Checkpoint {
+            path: self.folder.file(FILE_NAME),
+            reason,
+        }
+    }
+}
+
+/// The metadata of a checkpoint, if this program can go on from it.
+fn header(text: &str, experiment: &Experiment) -> Result<Header, String> {
+    let plain: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| format!("it is damaged: {error}"))?;
+    if plain["format_version"] != FORMAT_VERSION {
+        return Err(format!(
+            "it has format version {}, and this program writes and reads {FORMAT_VERSION}",
+            plain["format_version"]
+        ));
+    }
+    let header: Header =
+        serde_json::from_value(plain).map_err(|error| format!("it is damaged: {error}"))?;
+    if header.experiment != experiment.name {
+        return Err(format!(
+            "it is of the experiment {}, not of {}",
+            header.experiment, experiment.name
+        ));
+    }
+    let same_definition = header.definition == definition(experiment, &header.settings);
+    if header.program_version != env!("CARGO_PKG_VERSION") || !same_definition {
+        return Err(format!(
+            "it was made by another taskweave, {}, whose {} is not that of this one, {}; go on with \
+             that, or begin anew",
+            header.program_version,
+            experiment.name,
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
+    Ok(header)
+}
+
+/// Everything that decides what a run does, besides seed, limit of epochs and data.
+fn definition(experiment: &Experiment, settings: &RunSettings) -> serde_json::Value {
+    let value = json!({
+        "tasks": experiment.tasks,
+        "nets": experiment.nets,
+        "pixel_divisor": experiment.pixel_divisor,
+        "protocol": experiment.protocol(settings.protocol),
+    });
+    // As it comes back from a file, where a number may have another form.
+    serde_json::from_str(&value.to_string()).unwrap_or(value)
+}
+
+fn fingerprint(data: &TaskData<'_>) -> String {
+    let mut hash = Sha256::new();
+    for images in [&data.train, &data.test] {
+        hash.update((images.len() as u64).to_le_bytes());
+        hash.update(images.pixels());
+        hash.update(images.labels());
+    }
+    let digest = hash.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The names and shapes of a task's values in the order of a [`Snapshot`].
+fn value_names(model: &Model, task: usize) -> Vec<(String, Vec<usize>)> {
+    let net = &model.tasks()[task];
+    let name = |part: &str| format!("{}/{part}", net.name());
+    let parameters = net.spec().parameters();
+    let parameters = parameters
+        .into_iter()
+        .map(|spec| (name(&spec.name), spec.shape));
+    let states = net.spec().states();
+    let states = states
+        .into_iter()
+        .map(|spec| (name(&spec.name), vec![spec.elements]));
+    parameters.chain(states).collect()
+}
+
+/// The tasks that the phase under way trains: those that its last epoch tells of.
+fn active_tasks(history: &[EpochRecord]) -> Vec<usize> {
+    let tasks = history.last().map_or(&[][..], |epoch| &epoch.tasks);
+    (0..tasks.len())
+        .filter(|&task| tasks[task].is_some())
+        .collect()
+}
+
+fn stored_tensors<'a>(progress: &Progress<'a>) -> Vec<StoredTensor<'a>> {
+    let Progress { model, state, .. } = *progress;
+    let mut tensors = Vec::new();
+    let mut slot = 0;
+    for (index, task) in model.tasks().iter().enumerate() {
+        let names = value_names(model, index);
+        let values = model.parameters(index).chain(model.states(index));
+        for ((name, shape), value) in names.iter().zip(values) {
+            tensors.push(StoredTensor::floats(name.clone(), shape, value.data()));
+        }
+        for (position, (name, shape)) in names[..task.spec().parameters().len()].iter().enumerate()
+        {
+            if let Some(owned) = task.owned() {
+                let owned = &owned[position][..];
+                tensors.push(StoredTensor::bytes(format!("{name}.owned"), shape, owned));
+            }
+            for (kept, values) in state.optimizer.state(slot).into_iter().enumerate() {
+                if !values.is_empty() {
+                    let name = format!("{name}.optimizer_{kept}");
+                    tensors.push(StoredTensor::floats(name, shape, values));
+                }
+            }
+            slot += 1;
+        }
+    }
+    let active = active_tasks(&state.history);
+    let names = active.iter().flat_map(|&task| value_names(model, task));
+    for ((name, shape), values) in names.zip(state.best.values()) {
+        tensors.push(StoredTensor::floats(format!("{name}.best"), &shape, values));
+    }
+    tensors
+}
+
+fn restore_model(
+    file: &SafeTensors<'_>,
+    planned: &PlannedModel,
+    model: &mut Model,
+) -> Result<(), String> {
+    for task in 0..model.tasks().len() {
+        let names = value_names(model, task);
+        let parameters = model.parameters(task).count();
+        if planned.is_shared() {
+            let mut owned = Vec::with_capacity(parameters);
+            for (name, shape) in &names[..parameters] {
+                owned.push(model_file::read_mask(
+                    file,
+                    &format!("{name}.owned"),
+                    shape,
+                )?);
+            }
+            model.set_owned(task, owned);
+        }
+        for (at, (name, shape)) in names.iter().enumerate() {
+            let values = model_file::read_floats(file, name, shape)?;
+            if at < parameters {
+                model.edit_parameter(task, at, |target| target.copy_from_slice(&values));
+            } else {
+                model.edit_state(task, at - parameters, |target| {
+                    target.copy_from_slice(&values)
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn restore_state(
+    file: &SafeTensors<'_>,
+    current: &CurrentModel,
+    spec: OptimizerSpec,
+    model: &Model,
+) -> Result<FitState, String> {
+    let fit = current.fit.restored();
+    let active = active_tasks(&fit.history);
+    if active.iter().any(|&task| task >= model.tasks().len()) {
+        return Err("it is damaged: its history has more tasks than the model".to_owned());
+    }
+    let mut optimizer = model.optimizer(spec);
+    optimizer.set_step(current.optimizer_step);
+    let mut best = Vec::new();
+    let mut slot = 0;
+    for task in 0..model.tasks().len() {
+        let names = value_names(model, task);
+        let is_active = active.contains(&task);
+        for (name, shape) in &names[..model.parameters(task).count()] {
+            if is_active {
+                restore_optimizer(file, &mut optimizer, slot, (name, shape))?;
+            }
+            slot += 1;
+        }
+        for (name, shape) in names.iter().filter(|_| is_active) {
+            best.push(model_file::read_floats(
+                file,
+                &format!("{name}.best"),
+                shape,
+            )?);
+        }
+    }
+    Ok(FitState {
+        optimizer,
+        stopping: current.stopping.clone(),
+        best: Snapshot::from_values(best),
+        history: fit.history,
+        stopped_early: fit.stopped_early,
+        seconds: fit.seconds,
+    })
+}
+
+fn restore_optimizer(
+    file: &SafeTensors<'_>,
+    optimizer: &mut Optimizer,
+    slot: usize,
+    (name, shape): (&str, &[usize]),
+) -> Result<(), String> {
+    let mut state = [Vec::new(), Vec::new()];
+    for (kept, values) in state
+        .iter_mut()
+        .take(optimizer.spec().state_buffers())
+        .enumerate()
+    {
+        *values = model_file::read_floats(file, &format!("{name}.optimizer_{kept}"), shape)?;
+    }
+    optimizer.set_state(slot, state.each_ref().map(|values| &values[..]));
+    Ok(())
+}
