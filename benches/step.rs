@@ -21,7 +21,7 @@ impl Work {
     fn new() -> Self {
         let net = NetSpec::mlp(784, &[256; 2], 10);
         let mut stream = Stream::new(0, Purpose::Benchmark, 0, 0);
-        let pixels = (0..BATCH * net.inputs)
+        let pixels = (0..BATCH * net.input.features())
             .map(|_| stream.below(256) as u8)
             .collect();
         let labels = (0..BATCH).map(|_| stream.below(10) as u8).collect();
@@ -45,10 +45,13 @@ impl Work {
         let images = TaskImages::new(&self.pixels, &self.labels, 784, 10).unwrap();
         let order: Vec<usize> = (0..BATCH).collect();
         self.model.set_batch(0, &images, &order);
+        self.optimizer.begin_step();
         self.model.forward(&[0]).unwrap();
+        let loss = self.model.loss(0);
         self.model.backward(&[(0, 1.0)]).unwrap();
-        self.model.update(&mut self.optimizer);
-        self.model.loss(0)
+        self.model.update(0, &mut self.optimizer);
+        self.model.release(0);
+        loss
     }
 }
 

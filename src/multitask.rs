@@ -7,6 +7,8 @@
 
 mod importance;
 mod owners;
+mod shared;
 
 pub use importance::MeanGradient;
-pub use owners::{Owned, OwnerError, choose_owners};
+pub use owners::{Owned, OwnerError, choose_owners, share};
+pub use shared::{SharedLayer, Sharer, shared_layers};

@@ -91,6 +91,8 @@ impl OptimizerSpec {
 }
 
 /// An optimiser with the state of every parameter.
+///
+/// Memory for the state of a parameter is taken when that is updated for the first time.
 pub struct Optimizer {
     spec: OptimizerSpec,
     learning_rate_factor: f64,
@@ -99,19 +101,24 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// A fresh optimiser for parameters of these numbers of elements.
-    pub fn new(spec: OptimizerSpec, elements: impl IntoIterator<Item = usize>) -> Self {
-        let buffers = spec.state_buffers();
-        let buffer = |slot: usize, len: usize| Buffer::zeroed(if slot < buffers { len } else { 0 });
+    /// A fresh optimiser for so many parameters.
+    pub fn new(spec: OptimizerSpec, parameters: usize) -> Self {
         Self {
             spec,
             learning_rate_factor: 1.0,
             step: 0,
-            state: elements
-                .into_iter()
-                .map(|len| [buffer(0, len), buffer(1, len)])
-                .collect(),
+            state: (0..parameters).map(|_| Default::default()).collect(),
         }
+    }
+
+    /// Steps begun so far.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Carries on after so many steps.
+    pub fn set_step(&mut self, step: u64) {
+        self.step = step;
     }
 
     /// From the next step on, the learning rate is that of the settings times this.
@@ -136,6 +143,12 @@ impl Optimizer {
             grad,
             owned,
         };
+        let used = self.spec.state_buffers();
+        for buffer in &mut self.state[slot][..used] {
+            if buffer.is_empty() {
+                *buffer = Buffer::zeroed(parameters.weights.len());
+            }
+        }
         let [first, second] = &mut self.state[slot];
         let factor = self.learning_rate_factor;
         match self.spec {
@@ -168,9 +181,14 @@ impl Optimizer {
     }
 
     /// What the optimiser keeps for the parameter at `slot`: velocity, or first and second moment;
-    /// empty where it keeps nothing.
+    /// empty where it keeps nothing, and before the first update.
     pub fn state(&self, slot: usize) -> [&[f32]; 2] {
         self.state[slot].each_ref().map(|buffer| &buffer[..])
+    }
+
+    /// Gives back what [`state`](Self::state) told.
+    pub fn set_state(&mut self, slot: usize, state: [&[f32]; 2]) {
+        self.state[slot] = state.map(Buffer::from_slice);
     }
 }
 
@@ -202,7 +220,7 @@ mod tests {
             OptimizerSpec::adam(),
             OptimizerSpec::adamw(),
         ] {
-            let mut optimizer = Optimizer::new(spec, [3]);
+            let mut optimizer = Optimizer::new(spec, 1);
             let mut weights = [0.0, 0.5, 0.0];
             for grad in [[1.0, 1.0, f32::NAN], [-2.0, 0.5, f32::INFINITY]] {
                 optimizer.begin_step();
@@ -219,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_first_step_of_adam_is_the_learning_rate() {
-        let mut optimizer = Optimizer::new(OptimizerSpec::adam(), [2]);
+        let mut optimizer = Optimizer::new(OptimizerSpec::adam(), 1);
         let mut weights = [1.0, 1.0];
         optimizer.begin_step();
         optimizer.update(0, &mut weights, &[0.3, -7.0], None);

@@ -2,6 +2,7 @@
 
 mod batches;
 mod early_stopping;
+mod epoch;
 mod error;
 mod fit;
 mod health;
@@ -9,13 +10,15 @@ mod history;
 mod model;
 mod observer;
 mod select;
+mod state;
 
 pub use batches::TaskImages;
 pub use early_stopping::{EarlyStopping, EarlyStoppingSettings, Verdict};
 pub use error::TrainError;
-pub use fit::{FitSettings, fit};
+pub use fit::{Fit, FitSettings, fit};
 pub use health::{Warning, dead_layers};
 pub use history::{EpochRecord, FitOutcome, TaskRecord};
 pub use model::{Model, TaskNet};
 pub use observer::{Observer, Silent, StepReport};
 pub use select::{Importance, owners_by_importance, select_owners};
+pub use state::{FitState, Snapshot};

@@ -16,7 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("nn", &["ops"]),
     ("optim", &["nn"]),
     ("multitask", &["nn"]),
-    ("train", &["files", "optim", "multitask"]),
+    ("train", &["data", "optim", "multitask"]),
     ("experiment", &["train", "data", "metrics"]),
     ("cli", &["experiment"]),
 ];

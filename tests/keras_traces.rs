@@ -140,7 +140,10 @@ fn replay(trace: &mut Trace, model: &mut Model, optimizer: OptimizerSpec, names:
                 }
             }
         }
-        model.update(&mut optimizer);
+        optimizer.begin_step();
+        for &task in &tasks {
+            model.update(task, &mut optimizer);
+        }
     }
     for &task in &tasks {
         let expected = trace.parameters("w1", names, task, tasks.len());

@@ -1,5 +1,6 @@
 //! Training from outside: what a fit does to a model, and what it refuses.
 
+use taskweave::data::augment::Augmentation;
 use taskweave::nn::{Initializer, NetSpec};
 use taskweave::optim::OptimizerSpec;
 use taskweave::random::{Purpose, Stream};
@@ -62,9 +63,11 @@ fn settings(tasks: usize) -> FitSettings {
             min_delta: 0.0,
             patience: 100,
         },
+        augmentation: Augmentation::default(),
         loss_weights: vec![1.0; tasks],
         seed: 0,
         shuffle_index: 0,
+        epochs_before: 0,
     }
 }
 

@@ -66,6 +66,8 @@ struct Common {
 enum Net {
     /// The net of digits-fashion-mlp: 784, six layers of 1,000, 10
     Mlp,
+    /// The net of digits-fashion-conv: four convolutions, two poolings, three dense layers
+    Convnet,
 }
 
 fn batch_size(text: &str) -> Result<usize, String> {

@@ -55,7 +55,7 @@ impl Estimate {
         // Every dedicated model is kept, weights only; the multitask one trains beside them.
         let buffers = 3 + training.optimizer.state_buffers();
         let parameters = experiment.net.parameter_count();
-        let activations = 2 * training.batch * experiment.net.activation_features();
+        let activations = 2 * training.batch * experiment.net.activations().iter().sum::<usize>();
         let floats = (nets - tasks) * (parameters * 2 + activations)
             + tasks * (parameters * buffers + activations);
         Self {

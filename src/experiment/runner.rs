@@ -2,6 +2,7 @@
 
 use super::outcome::{ModelOutcome, TaskOutcome};
 use super::{Experiment, ExperimentError, ModelKind, Protocol, ProtocolName, ReportSection};
+use crate::data::augment::Augmentation;
 use crate::metrics::{Confusion, Report, ReportOptions};
 use crate::nn::Initializer;
 use crate::random::{Purpose, Stream};
@@ -186,12 +187,14 @@ impl Runner<'_> {
             validation_split: training.validation_split,
             early_stopping: training.early_stopping,
             learning_rate_decay: training.learning_rate_decay,
+            augmentation: Augmentation::default(),
             loss_weights: vec![1.0; tasks.len()],
             seed: self.settings.seed,
             shuffle_index: match kind {
                 ModelKind::Dedicated => tasks[0] as u64,
                 ModelKind::Multitask => self.experiment.tasks.len() as u64,
             },
+            epochs_before: 0,
         };
         self.observer.fit_begins();
         let outcome = fit(&mut model, &train, &settings, self.observer.training())?;

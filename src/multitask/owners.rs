@@ -99,8 +99,8 @@ pub fn choose_owners(
     Ok(owners)
 }
 
-/// Positions that a task owns of `len`, if so many are free.
-fn share(len: usize, percentile: f64) -> usize {
+/// Positions that a task owns of `len`, if so many are free: n - ⌈(n-1)·p/100⌉.
+pub fn share(len: usize, percentile: f64) -> usize {
     let below = (len.saturating_sub(1) as f64 * percentile / 100.0).ceil();
     len - below as usize
 }

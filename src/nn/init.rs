@@ -6,7 +6,7 @@ use super::{ParameterKind, ParameterSpec};
 use crate::random::Stream;
 use crate::tensor::{Tensor, TensorSpec};
 
-/// How the kernels (weights) of a net are drawn; biases begin at zero.
+/// How the kernels (weights) of a net are drawn; biases begin at zero, scales at one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Initializer {
@@ -20,14 +20,25 @@ pub enum Initializer {
     /// Normal with mean 0 and variance 2 / inputs (K. He et al., 2015), which keeps the scale of the
     /// activations through relu layers.
     HeNormal,
+    /// Like [`HeNormal`](Self::HeNormal) in a net where an output owns only a share of its inputs:
+    /// variance 2 / (inputs · share).
+    HeNormalOfShare {
+        /// The share of the inputs, above 0 and at most 1.
+        share: f64,
+    },
 }
 
 impl Initializer {
-    /// Draws one parameter: a kernel from the stream, a bias as zeros.
+    /// Draws one parameter: a kernel from the stream, a bias as zeros, a scale as ones.
     pub fn draw(self, parameter: &ParameterSpec, stream: &mut Stream) -> Tensor {
         let mut tensor = Tensor::zeros(TensorSpec::row_major(parameter.shape.clone()));
-        if parameter.kind == ParameterKind::Bias {
-            return tensor;
+        match parameter.kind {
+            ParameterKind::Kernel => {}
+            ParameterKind::Bias => return tensor,
+            ParameterKind::Scale => {
+                tensor.data_mut().fill(1.0);
+                return tensor;
+            }
         }
         let (fan_in, fan_out) = (parameter.fan_in as f64, parameter.fan_out as f64);
         for value in tensor.data_mut() {
@@ -38,6 +49,9 @@ impl Initializer {
                 }
                 Self::Normal { standard_deviation } => standard_deviation * stream.normal(),
                 Self::HeNormal => (2.0 / fan_in).sqrt() * stream.normal(),
+                Self::HeNormalOfShare { share } => {
+                    (2.0 / (fan_in * share)).sqrt() * stream.normal()
+                }
             } as f32;
         }
         tensor
@@ -87,6 +101,7 @@ mod tests {
                 0.05,
             ),
             (Initializer::HeNormal, 0.1),
+            (Initializer::HeNormalOfShare { share: 0.25 }, 0.2),
         ] {
             let (kernel, _) = kernel_and_bias(initializer);
             let found = standard_deviation(&kernel);

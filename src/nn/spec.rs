@@ -1,12 +1,55 @@
 //! A network as data.
 
 use serde::Serialize;
+use taskweave_kernels::window::{Padding, Window};
 
 /// One layer of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LayerSpec {
-    /// A fully connected layer.
+    /// A two-dimensional convolution.
+    Conv2d {
+        /// Output channels.
+        filters: usize,
+        /// Rows and columns of the window, and how it moves.
+        #[serde(flatten, serialize_with = "serialize_window")]
+        window: Window,
+        /// Whether every filter has an offset.
+        bias: bool,
+        /// Whether relu follows.
+        relu: bool,
+    },
+    /// The largest value in each window.
+    MaxPool {
+        /// Rows and columns of the window, and how it moves.
+        #[serde(flatten, serialize_with = "serialize_window")]
+        window: Window,
+    },
+    /// The mean of the values in each window; padding does not count.
+    AveragePool {
+        /// Rows and columns of the window, and how it moves.
+        #[serde(flatten, serialize_with = "serialize_window")]
+        window: Window,
+    },
+    /// Brings every channel to mean 0 and variance 1, then to a learnt scale and offset (S. Ioffe,
+    /// C. Szegedy, 2015).
+    BatchNorm {
+        /// Share of the moving averages that a step keeps.
+        momentum: f32,
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// `max(x, 0)`.
+    Relu,
+    /// Sets a share of the values to zero in training and scales the others up (N. Srivastava et
+    /// al., 2014).
+    Dropout {
+        /// The share, from 0 to below 1.
+        rate: f32,
+    },
+    /// Makes one row of features of an image. In lanes it already is one, channel by channel.
+    Flatten,
+    /// A fully connected layer over all features of what comes before.
     Dense {
         /// Output features.
         units: usize,
@@ -15,126 +58,179 @@ pub enum LayerSpec {
     },
 }
 
-/// A network: the size of its input, then its layers, of which the last gives the logits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+fn serialize_window<S: serde::Serializer>(
+    window: &Window,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    use serde::ser::SerializeMap;
+    let mut map = serializer.serialize_map(Some(3))?;
+    map.serialize_entry("window", &window.kernel)?;
+    map.serialize_entry("stride", &window.stride)?;
+    map.serialize_entry("padding", padding_name(window.padding))?;
+    map.end()
+}
+
+/// "same" or "valid".
+pub(super) fn padding_name(padding: Padding) -> &'static str {
+    match padding {
+        Padding::Same => "same",
+        Padding::Valid => "valid",
+    }
+}
+
+impl LayerSpec {
+    /// Keras's name for this kind of layer: "conv2d".
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Conv2d { .. } => "conv2d",
+            Self::MaxPool { .. } => "max_pooling2d",
+            Self::AveragePool { .. } => "average_pooling2d",
+            Self::BatchNorm { .. } => "batch_normalization",
+            Self::Relu => "relu",
+            Self::Dropout { .. } => "dropout",
+            Self::Flatten => "flatten",
+            Self::Dense { .. } => "dense",
+        }
+    }
+
+    /// A convolution with stride 1, as many outputs as inputs, a bias and relu.
+    pub fn conv2d(filters: usize, kernel: [usize; 2]) -> Self {
+        Self::Conv2d {
+            filters,
+            window: Window {
+                kernel,
+                stride: [1, 1],
+                padding: Padding::Same,
+            },
+            bias: true,
+            relu: true,
+        }
+    }
+
+    /// A max pooling of windows that do not reach past the edges.
+    pub fn max_pool(kernel: [usize; 2], stride: [usize; 2]) -> Self {
+        Self::MaxPool {
+            window: Window {
+                kernel,
+                stride,
+                padding: Padding::Valid,
+            },
+        }
+    }
+
+    /// Batch normalisation with Keras's defaults.
+    pub fn batch_norm() -> Self {
+        Self::BatchNorm {
+            momentum: 0.99,
+            epsilon: 1e-3,
+        }
+    }
+}
+
+/// The size of the images that a net takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ImageSize {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Values per pixel: 1 for grey, 3 for colour.
+    pub channels: usize,
+}
+
+impl ImageSize {
+    /// Values of one image.
+    pub fn features(self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// `[channels, height, width]`, the order of the pixels.
+    pub fn dims(self) -> [usize; 3] {
+        [self.channels, self.height, self.width]
+    }
+}
+
+/// Features without a place: one row of them.
+impl From<usize> for ImageSize {
+    fn from(features: usize) -> Self {
+        Self {
+            height: 1,
+            width: features,
+            channels: 1,
+        }
+    }
+}
+
+/// A network: the size of its images, then its layers, of which the last gives the logits.
+///
+/// ```
+/// use taskweave::nn::{ImageSize, LayerSpec, NetSpec};
+/// let net = NetSpec {
+///     input: ImageSize { height: 28, width: 28, channels: 1 },
+///     layers: vec![
+///         LayerSpec::conv2d(8, [3, 3]),
+///         LayerSpec::max_pool([2, 2], [2, 2]),
+///         LayerSpec::Flatten,
+///         LayerSpec::Dense { units: 10, relu: false },
+///     ],
+/// };
+/// net.check()?;
+/// assert_eq!(net.shapes()?[1], [8, 14, 14]);
+/// assert_eq!(net.parameter_count(), 9 * 8 + 8 + 8 * 14 * 14 * 10 + 10);
+/// # Ok::<(), taskweave::nn::NetError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NetSpec {
-    /// Features of one input image.
-    pub inputs: usize,
+    /// The images.
+    pub input: ImageSize,
     /// The layers, from input to logits.
     pub layers: Vec<LayerSpec>,
 }
 
-/// What a parameter is to its layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ParameterKind {
-    /// Weights, `[inputs, outputs]`.
-    Kernel,
-    /// One offset per output.
-    Bias,
-}
-
-/// Name, shape and role of one parameter tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParameterSpec {
-    /// `dense_0/kernel`, `dense_0/bias`, ...
-    pub name: String,
-    /// The shape of the tensor.
-    pub shape: Vec<usize>,
-    /// Kernel or bias.
-    pub kind: ParameterKind,
-    /// Inputs that feed one output.
-    pub fan_in: usize,
-    /// Outputs that one input feeds.
-    pub fan_out: usize,
-}
-
-impl ParameterSpec {
-    /// Elements of the tensor.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-}
-
 impl NetSpec {
-    /// A multi-layer perceptron: relu layers of the hidden sizes, then logits for the classes.
-    pub fn mlp(inputs: usize, hidden: &[usize], classes: usize) -> Self {
-        let mut layers: Vec<LayerSpec> = hidden
-            .iter()
-            .map(|&units| LayerSpec::Dense { units, relu: true })
-            .collect();
+    /// A multi-layer perceptron over all pixels: relu layers of the hidden sizes, then logits for the
+    /// classes.
+    pub fn mlp(input: impl Into<ImageSize>, hidden: &[usize], classes: usize) -> Self {
+        let layer = |&units| LayerSpec::Dense { units, relu: true };
+        let mut layers: Vec<LayerSpec> = hidden.iter().map(layer).collect();
         layers.push(LayerSpec::Dense {
             units: classes,
             relu: false,
         });
-        Self { inputs, layers }
-    }
-
-    /// The parameters in order: kernel then bias, layer by layer.
-    pub fn parameters(&self) -> Vec<ParameterSpec> {
-        let mut parameters = Vec::new();
-        let mut fan_in = self.inputs;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let LayerSpec::Dense { units, .. } = *layer;
-            let parameter = |suffix: &str, shape: Vec<usize>, kind| ParameterSpec {
-                name: format!("dense_{index}/{suffix}"),
-                shape,
-                kind,
-                fan_in,
-                fan_out: units,
-            };
-            parameters.push(parameter(
-                "kernel",
-                vec![fan_in, units],
-                ParameterKind::Kernel,
-            ));
-            parameters.push(parameter("bias", vec![units], ParameterKind::Bias));
-            fan_in = units;
+        Self {
+            input: input.into(),
+            layers,
         }
-        parameters
     }
 
-    /// Number of weights and biases.
-    pub fn parameter_count(&self) -> usize {
-        self.parameters().iter().map(ParameterSpec::elements).sum()
+    /// The published convolutional net, for 28×28 images of so many channels and ten classes: twice
+    /// two convolutions of 3×3 and a max pooling of 2×2 that moves by 1, then two layers of 256.
+    pub fn convnet(channels: usize) -> Self {
+        let dense = |units, relu| LayerSpec::Dense { units, relu };
+        let mut layers = Vec::new();
+        for filters in [32, 64] {
+            layers.extend([LayerSpec::conv2d(filters, [3, 3]); 2]);
+            layers.push(LayerSpec::max_pool([2, 2], [1, 1]));
+        }
+        layers.push(LayerSpec::Flatten);
+        layers.extend([dense(256, true), dense(256, true), dense(10, false)]);
+        Self {
+            input: ImageSize {
+                height: 28,
+                width: 28,
+                channels,
+            },
+            layers,
+        }
     }
 
-    /// Multiply-adds of one image: `(forward, training)`. Training counts forward and both
-    /// gradients, without the gradient of the input images, which nobody needs.
-    pub fn multiply_adds(&self) -> (usize, usize) {
-        let kernels: Vec<usize> = self
-            .parameters()
-            .iter()
-            .filter(|parameter| parameter.kind == ParameterKind::Kernel)
-            .map(ParameterSpec::elements)
-            .collect();
-        let forward: usize = kernels.iter().sum();
-        (forward, 3 * forward - kernels.first().copied().unwrap_or(0))
-    }
-
-    /// Features of every activation, per image: the input and each layer's output.
-    pub fn activation_features(&self) -> usize {
-        let outputs = self
-            .layers
-            .iter()
-            .map(|LayerSpec::Dense { units, .. }| units);
-        self.inputs + outputs.sum::<usize>()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_mlp_counts_as_published() {
-        let net = NetSpec::mlp(784, &[1_000; 6], 10);
-        assert_eq!(net.parameter_count(), 5_800_010);
-        assert_eq!(net.multiply_adds(), (5_794_000, 16_598_000));
-        let names: Vec<String> = net.parameters().into_iter().map(|p| p.name).collect();
-        assert_eq!(
-            names[..3],
-            ["dense_0/kernel", "dense_0/bias", "dense_1/kernel"]
-        );
-        assert_eq!(names.len(), 14);
+    /// Layer by layer a name that no other layer has: "conv2d_0", "conv2d_1", "dense_0".
+    pub fn layer_names(&self) -> Vec<String> {
+        let name = |(index, layer): (usize, &LayerSpec)| {
+            let before = &self.layers[..index];
+            let same_kind = before.iter().filter(|other| other.kind() == layer.kind());
+            format!("{}_{}", layer.kind(), same_kind.count())
+        };
+        self.layers.iter().enumerate().map(name).collect()
     }
 }

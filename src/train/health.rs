@@ -7,6 +7,7 @@ use serde::Serialize;
 use taskweave_kernels::lanes::LANES;
 
 use super::{Model, TaskImages, TrainError};
+use crate::autograd::Mode;
 use crate::tensor::Tensor;
 
 /// Something that a reader of the results must know.
@@ -88,12 +89,14 @@ impl Warning {
 /// The relu layers of a task's net that are zero for all of these images, from 0 at the input.
 ///
 /// # Errors
-/// When a label is no class of the net.
+/// When the images are not of the net's size, or a label is no class of the net.
 pub fn dead_layers(
     model: &mut Model,
     task: usize,
     images: &TaskImages<'_>,
 ) -> Result<Vec<usize>, TrainError> {
+    model.check_images(task, images)?;
+    model.set_mode(Mode::Inference);
     let mut alive = vec![false; model.hidden(task).count()];
     let indices: Vec<usize> = (0..images.len()).collect();
     for batch in indices.chunks(model.batch()) {
@@ -105,6 +108,7 @@ pub fn dead_layers(
         for (alive, output) in alive.iter_mut().zip(model.hidden(task)) {
             *alive |= any_positive(output);
         }
+        model.release(task);
     }
     Ok((0..alive.len()).filter(|&layer| !alive[layer]).collect())
 }

@@ -4,9 +4,10 @@ use taskweave_kernels::dispatch;
 use taskweave_kernels::lanes::{self, PixelGather, PixelScale};
 
 use super::{TaskImages, TrainError};
-use crate::autograd::Tape;
+use crate::autograd::{Mode, Tape};
+use crate::data::augment::{Augmentation, Batch};
 use crate::multitask::Owned;
-use crate::nn::{NetSpec, Network};
+use crate::nn::{NetSpec, Network, Recording};
 use crate::optim::{Optimizer, OptimizerSpec};
 use crate::tensor::{Tensor, TensorSpec};
 
@@ -16,6 +17,8 @@ pub struct TaskNet {
     spec: NetSpec,
     network: Network,
     owned: Option<Vec<Owned>>,
+    /// How pixels become inputs, one for every channel or one for all.
+    scales: Vec<PixelScale>,
 }
 
 impl TaskNet {
@@ -44,13 +47,22 @@ impl TaskNet {
 }
 
 /// The nets of one or more tasks, which step together.
+///
+/// No parameter belongs to two tasks, so a step goes through one task after the other: its
+/// [batch](Self::set_batch), [`forward`](Self::forward), [`backward`](Self::backward),
+/// [`update`](Self::update), and then [`release`](Self::release), by which the next task gets the
+/// memory of its activations and gradients.
 pub struct Model {
     tape: Tape,
     tasks: Vec<TaskNet>,
     batch: usize,
     divisor: f32,
+    seed: u64,
+    index: u8,
     /// The classes predicted for a batch.
     predictions: Vec<u32>,
+    /// The changed images of a batch.
+    augmented: Vec<u8>,
 }
 
 /// How many images a batch had, their mean loss, and how many were classified rightly.
@@ -70,7 +82,20 @@ impl Model {
             tasks: Vec::new(),
             batch,
             divisor,
+            seed: 0,
+            index: 0,
             predictions: Vec::new(),
+            augmented: Vec::new(),
+        }
+    }
+
+    /// The same model before its first task, with the seed of what its layers draw at random, and an
+    /// index that tells it from the other models of a run.
+    pub fn with_seed(self, seed: u64, index: u8) -> Self {
+        Self {
+            seed,
+            index,
+            ..self
         }
     }
 
@@ -84,14 +109,42 @@ impl Model {
         spec: NetSpec,
         values: Vec<Tensor>,
     ) -> Result<(), TrainError> {
-        let network = Network::record(&mut self.tape, &spec, self.batch, values)?;
+        let recording = Recording {
+            batch: self.batch,
+            seed: self.seed,
+            index: u16::from(self.index) << 8 | self.tasks.len() as u16,
+        };
+        let network = Network::record(&mut self.tape, &spec, recording, values)?;
         self.tasks.push(TaskNet {
             name: name.to_owned(),
             spec,
             network,
             owned: None,
+            scales: vec![PixelScale::divide_by(self.divisor)],
         });
         Ok(())
+    }
+
+    /// Scales a task's pixels in another way than by the model's divisor: one scale for every
+    /// channel, or one for all.
+    ///
+    /// # Errors
+    /// When there is another number of scales than of channels.
+    pub fn set_scales(&mut self, task: usize, scales: Vec<PixelScale>) -> Result<(), TrainError> {
+        let channels = self.tasks[task].spec.input.channels;
+        if scales.len() != 1 && scales.len() != channels {
+            return Err(TrainError::Data(format!(
+                "{} scales of pixels were given for images of {channels} channels",
+                scales.len()
+            )));
+        }
+        self.tasks[task].scales = scales;
+        Ok(())
+    }
+
+    /// What the next passes are for; a new model is set to training.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.tape.set_mode(mode);
     }
 
     /// The tasks, in the order they were added.
@@ -108,6 +161,18 @@ impl Model {
     pub fn parameters(&self, task: usize) -> impl Iterator<Item = &Tensor> {
         let parameters = &self.tasks[task].network.parameters;
         parameters.iter().map(|&var| self.tape.value(var))
+    }
+
+    /// A task's moving averages, in the order of [`NetSpec::states`].
+    pub fn states(&self, task: usize) -> impl Iterator<Item = &Tensor> {
+        let states = &self.tasks[task].network.states;
+        states.iter().map(|&var| self.tape.value(var))
+    }
+
+    /// Changes one of a task's moving averages.
+    pub fn edit_state(&mut self, task: usize, state: usize, edit: impl FnOnce(&mut [f32])) {
+        let var = self.tasks[task].network.states[state];
+        edit(self.tape.value_mut(var).data_mut());
     }
 
     /// A task's parameter gradients after [`backward`](Self::backward); `None` where the losses did
@@ -146,41 +211,58 @@ impl Model {
     /// Sets a task's next batch: the images at `indices`, of pixels.
     ///
     /// # Panics
-    /// If an index lies outside the images.
+    /// If an index lies outside the images, or they are not of the net's size.
     pub fn set_batch(&mut self, task: usize, images: &TaskImages<'_>, indices: &[usize]) {
-        let network = &self.tasks[task].network;
-        let inputs = self.tape.value_mut(network.images);
-        inputs.respec(&TensorSpec::lanes([indices.len(), images.features()]));
-        lanes::pack_u8(
-            dispatch::active(),
-            PixelGather {
-                pixels: images.pixels(),
-                features: images.features(),
-                indices,
-                scales: &[PixelScale::divide_by(self.divisor)],
-            },
-            inputs.data_mut(),
-        );
-        let labels = self.tape.value_mut(network.labels);
-        labels.respec(&TensorSpec::row_major([indices.len()]));
-        for (label, &index) in labels.data_mut().iter_mut().zip(indices) {
-            *label = f32::from(images.labels()[index]);
-        }
+        let net = &self.tasks[task];
+        assert_eq!(images.features(), net.spec.input.features());
+        pack(&mut self.tape, net, images.pixels(), indices);
+        set_labels(&mut self.tape, net, images, indices);
     }
 
-    /// Sets a task's next batch from values that need no division: row-major `[N, inputs]`.
+    /// Sets a task's next batch like [`set_batch`](Self::set_batch), its images changed as the seed
+    /// and the epoch say.
+    ///
+    /// # Panics
+    /// If an index lies outside the images, or they are not of the net's size, or the settings are
+    /// not valid for it.
+    pub fn set_augmented_batch(
+        &mut self,
+        task: usize,
+        images: &TaskImages<'_>,
+        indices: &[usize],
+        augmentation: &Augmentation,
+        [seed, epoch]: [u64; 2],
+    ) {
+        let net = &self.tasks[task];
+        assert_eq!(images.features(), net.spec.input.features());
+        let batch = Batch {
+            pixels: images.pixels(),
+            size: net.spec.input.dims(),
+            indices,
+            seed,
+            epoch,
+        };
+        augmentation.gather(&batch, &mut self.augmented);
+        let all: Vec<usize> = (0..indices.len()).collect();
+        pack(&mut self.tape, net, &self.augmented, &all);
+        set_labels(&mut self.tape, net, images, indices);
+    }
+
+    /// Sets a task's next batch from values that need no scaling: row-major
+    /// `[N, channels, height, width]`.
     ///
     /// # Panics
     /// If the values are not a whole number of labelled images.
     pub fn set_values(&mut self, task: usize, values: &[f32], labels: &[f32]) {
         let network = &self.tasks[task].network;
-        let features = self.tasks[task].spec.inputs;
+        let [channels, height, width] = self.tasks[task].spec.input.dims();
         let inputs = self.tape.value_mut(network.images);
-        inputs.respec(&TensorSpec::lanes([labels.len(), features]));
+        let spec = TensorSpec::lanes([labels.len(), channels, height, width]);
+        inputs.respec(&spec);
         lanes::pack(
             dispatch::active(),
             labels.len(),
-            features,
+            spec.features(),
             values,
             inputs.data_mut(),
         );
@@ -192,7 +274,7 @@ impl Model {
     /// Computes the losses of these tasks' batches; others are not touched.
     ///
     /// # Errors
-    /// When images are not of their net's size, a batch holds none, or a label is no class.
+    /// When a batch holds no image, or a label is no class.
     pub fn forward(&mut self, tasks: &[usize]) -> Result<(), TrainError> {
         let losses: Vec<_> = tasks
             .iter()
@@ -213,26 +295,38 @@ impl Model {
         Ok(self.tape.backward(&losses)?)
     }
 
-    /// Updates the parameters for which the last backward pass computed a gradient.
-    pub fn update(&mut self, optimizer: &mut Optimizer) {
-        optimizer.begin_step();
-        let mut slot = 0;
-        for task in &self.tasks {
-            for (index, &var) in task.network.parameters.iter().enumerate() {
-                let (value, grad) = self.tape.value_and_grad(var);
-                if let Some(grad) = grad {
-                    let owned = task.owned.as_ref().map(|owned| owned[index].as_slice());
-                    optimizer.update(slot, value.data_mut(), grad.data(), owned);
-                }
-                slot += 1;
+    /// Updates a task's parameters by the gradients of the last backward pass, which was for
+    /// training, and its moving averages. A parameter without a gradient stays as it is.
+    pub fn update(&mut self, task: usize, optimizer: &mut Optimizer) {
+        let before = &self.tasks[..task];
+        let first: usize = before
+            .iter()
+            .map(|task| task.network.parameters.len())
+            .sum();
+        let net = &self.tasks[task];
+        for (slot, &var) in (first..).zip(&net.network.parameters) {
+            let (value, grad) = self.tape.value_and_grad(var);
+            if let Some(grad) = grad {
+                let owned = net
+                    .owned
+                    .as_ref()
+                    .map(|owned| owned[slot - first].as_slice());
+                optimizer.update(slot, value.data_mut(), grad.data(), owned);
             }
         }
+        net.network.update_states(&mut self.tape);
     }
 
-    /// An optimiser's state for all parameters of this model.
+    /// Gives the memory of a task's activations and gradients to whatever is computed next. Its
+    /// loss, logits, predictions and gradients are gone until the next passes.
+    pub fn release(&mut self, task: usize) {
+        self.tape.release(&[self.tasks[task].network.loss]);
+    }
+
+    /// An optimiser for all parameters of this model.
     pub fn optimizer(&self, spec: OptimizerSpec) -> Optimizer {
-        let lens = (0..self.tasks.len()).flat_map(|task| self.parameters(task));
-        Optimizer::new(spec, lens.map(|value| value.data().len()))
+        let tasks = self.tasks.iter();
+        Optimizer::new(spec, tasks.map(|task| task.network.parameters.len()).sum())
     }
 
     /// The loss of a task's last batch.
@@ -272,6 +366,23 @@ impl Model {
         }
     }
 
+    /// Whether images are of the size that a task's net takes.
+    pub(crate) fn check_images(
+        &self,
+        task: usize,
+        images: &TaskImages<'_>,
+    ) -> Result<(), TrainError> {
+        let TaskNet { name, spec, .. } = &self.tasks[task];
+        if images.features() == spec.input.features() {
+            return Ok(());
+        }
+        Err(TrainError::Data(format!(
+            "the net of {name} takes {} pixels per image, but its images have {}",
+            spec.input.features(),
+            images.features()
+        )))
+    }
+
     /// The class predicted for each of a task's images.
     ///
     /// # Errors
@@ -281,13 +392,39 @@ impl Model {
         task: usize,
         images: &TaskImages<'_>,
     ) -> Result<Vec<u32>, TrainError> {
+        self.check_images(task, images)?;
         let mut predictions = Vec::with_capacity(images.len());
         let indices: Vec<usize> = (0..images.len()).collect();
+        self.set_mode(Mode::Inference);
         for batch in indices.chunks(self.batch) {
             self.set_batch(task, images, batch);
             self.forward(&[task])?;
             predictions.extend_from_slice(self.predictions(task));
+            self.release(task);
         }
         Ok(predictions)
+    }
+}
+
+/// Sets a task's images: those at `indices`, of pixels.
+fn pack(tape: &mut Tape, net: &TaskNet, pixels: &[u8], indices: &[usize]) {
+    let [channels, height, width] = net.spec.input.dims();
+    let spec = TensorSpec::lanes([indices.len(), channels, height, width]);
+    let inputs = tape.value_mut(net.network.images);
+    inputs.respec(&spec);
+    let gather = PixelGather {
+        pixels,
+        features: spec.features(),
+        indices,
+        scales: &net.scales,
+    };
+    lanes::pack_u8(dispatch::active(), gather, inputs.data_mut());
+}
+
+fn set_labels(tape: &mut Tape, net: &TaskNet, images: &TaskImages<'_>, indices: &[usize]) {
+    let labels = tape.value_mut(net.network.labels);
+    labels.respec(&TensorSpec::row_major([indices.len()]));
+    for (label, &index) in labels.data_mut().iter_mut().zip(indices) {
+        *label = f32::from(images.labels()[index]);
     }
 }

@@ -20,10 +20,11 @@ fn random_images(count: usize, features: usize, classes: u32) -> (Vec<u8>, Vec<u
 pub(super) fn step(net: Net, batch: usize) -> Result<Measurement, Failure> {
     let (name, spec) = match net {
         Net::Mlp => ("mlp", NetSpec::mlp(784, &[1_000; 6], 10)),
+        Net::Convnet => ("convnet", NetSpec::convnet(1)),
     };
     let failed = |error: crate::train::TrainError| Failure::error(error.to_string());
-    let (pixels, labels) = random_images(batch, spec.inputs, 10);
-    let images = TaskImages::new(&pixels, &labels, spec.inputs, 10).map_err(failed)?;
+    let (pixels, labels) = random_images(batch, spec.input.features(), 10);
+    let images = TaskImages::new(&pixels, &labels, spec.input.features(), 10).map_err(failed)?;
     let parameters = spec.parameters();
     let weights = parameters.iter().enumerate().map(|(index, parameter)| {
         let mut stream = Stream::new(0, Purpose::DedicatedWeights, 0, index as u64);
@@ -35,20 +36,22 @@ pub(super) fn step(net: Net, batch: usize) -> Result<Measurement, Failure> {
         .map_err(failed)?;
     let mut optimizer = model.optimizer(OptimizerSpec::adam());
     let order: Vec<usize> = (0..batch).collect();
-    let mut result = Ok(());
+    let (mut result, mut loss) = (Ok(()), 0.0);
     let work = batch * spec.multiply_adds().1;
     let measurement = measure(format!("step {name}, batch {batch}"), batch, work, || {
         model.set_batch(0, &images, &order);
+        optimizer.begin_step();
         result = model
             .forward(&[0])
             .and_then(|()| model.backward(&[(0, 1.0)]));
-        model.update(&mut optimizer);
+        loss = model.loss(0);
+        model.update(0, &mut optimizer);
+        model.release(0);
     });
     result.map_err(failed)?;
-    if !model.loss(0).is_finite() {
+    if !loss.is_finite() {
         return Err(Failure::error(format!(
-            "the step's loss is {}: its time means nothing",
-            model.loss(0)
+            "the step's loss is {loss}: its time means nothing"
         )));
     }
     Ok(measurement)
