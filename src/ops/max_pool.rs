@@ -1,7 +1,7 @@
 //! Pooling by the maximum.
 
 use taskweave_kernels::dispatch::active;
-use taskweave_kernels::pool::{self, MAX_PLACES};
+use taskweave_kernels::pool;
 use taskweave_kernels::window::Window;
 
 use super::pooling;
@@ -38,17 +38,7 @@ impl Op for MaxPool {
 
     fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
         let output = pooling::output_spec(self.name(), self.window, inputs)?;
-        let [height, width] = self.window.kernel;
-        if height * width > MAX_PLACES {
-            return Err(TensorError::Value {
-                op: self.name(),
-                message: format!(
-                    "a window of {height} × {width} has {} places; a maximum is taken of at most \
-                     {MAX_PLACES}",
-                    height * width
-                ),
-            });
-        }
+        pooling::check_places(self.name(), self.window)?;
         Ok(output)
     }
 
