@@ -50,8 +50,8 @@ impl Share for Rectified<'_> {
     }
 }
 
-/// The gradient by the input of a pooling, `[channels][height][width]` of one block, from that by its
-/// output: [`unpool_plane`] for every channel.
+/// The gradient by the input of a pooling, `[channels][height][width]` of one block, from that by
+/// its output: [`unpool_plane`] for every channel.
 ///
 /// # Panics
 /// If a slice is shorter than the shape demands.

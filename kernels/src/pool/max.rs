@@ -17,8 +17,8 @@ pub(crate) struct WindowRows<'a> {
     pub(crate) columns: Axis,
 }
 
-/// Pools one row of one channel: `columns.output` maxima into `y`, and where `argmax` is given their
-/// places in the window. The rules are those of [`max_forward`](super::max_forward).
+/// Pools one row of one channel: `columns.output` maxima into `y`, and where `argmax` is given
+/// their places in the window. The rules are those of [`max_forward`](super::max_forward).
 ///
 /// # Panics
 /// If a row is shorter than the window needs.
