@@ -11,8 +11,8 @@ use crate::tensor::{TensorError, TensorSpec};
 /// The largest value under each window: lanes `[N, C, H, W]` to lanes `[N, C, H', W']`.
 ///
 /// Of equal values the first in row-major order is taken, padding never is, and a window that holds
-/// NaN gives NaN. ∂L/∂x is ∂L/∂y at the place that y came from, summed over the windows; of NaN that
-/// is the first one. A window has at most 256 places.
+/// NaN gives NaN. ∂L/∂x is ∂L/∂y at the place that y came from, summed over the windows; of NaN
+/// that is the first one. A window has at most 256 places.
 ///
 /// ```
 /// use taskweave::{autograd::Tape, ops, tensor::Tensor};

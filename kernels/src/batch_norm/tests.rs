@@ -1,8 +1,10 @@
 use proptest::prelude::*;
 
+use super::parts::PART_VECTORS;
 use super::*;
 use crate::check::{Tolerance, assert_close, assert_close_each, noise};
 use crate::dispatch;
+use crate::lanes::blocks;
 use crate::naive;
 
 /// What empty lanes of activations hold in these tests: finite, as promised, and large.
@@ -48,7 +50,8 @@ fn empty(shape: BatchNormShape, lanes: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// Vectors that one lane of a part sums, and the fifteen other lanes: the length of its chain of sums.
+/// Vectors that one lane of a part sums, and the fifteen other lanes: the length of its chain of
+/// sums.
 fn chain(shape: BatchNormShape) -> f64 {
     let part = Parts::new(shape).blocks.min(blocks(shape.images)) * shape.pixels;
     (part + LANES) as f64
@@ -70,7 +73,8 @@ fn check_statistics(set: InstructionSet, shape: BatchNormShape, x: &[f32]) -> (V
     let reach = 2.0 * f64::from(largest).min(1.0) + off;
     let mean_bound = chain(shape) * ROUNDOFF * reach + 2.0 * ROUNDOFF * f64::from(largest);
     assert_close(&mean, &expected_mean, Tolerance::absolute(mean_bound));
-    // A sum of squares of distances from a mean that is off: relative to itself, and to that square.
+    // A sum of squares of distances from a mean that is off: relative to itself, and to that
+    // square.
     let share = (chain(shape) + 8.0) * ROUNDOFF;
     let bound = Tolerance::relative(share).plus(Tolerance::absolute(4.0 * share * off * off));
     assert_close(&variance, &expected_variance, bound.plus(TINY));
