@@ -30,7 +30,7 @@ pub struct Recorded<'a> {
     pub max_pool: Option<MaxPooled<'a>>,
 }
 
-/// A max pooling that was part of a forward pass: see [`forward_max_pool`].
+/// A max pooling that was part of a forward pass: see [`forward_max_pool`](super::forward_max_pool).
 #[derive(Clone, Copy, Debug)]
 pub struct MaxPooled<'a> {
     /// Its window.
