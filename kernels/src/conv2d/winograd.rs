@@ -42,7 +42,7 @@
 use rayon::prelude::*;
 
 use super::taps::Direction;
-use super::{Conv2dShape, Epilogue, MOST_PARTS, Shared, TASKS};
+use super::{Conv2dShape, Epilogue, Shared, TASKS, part_blocks};
 use crate::dense::{Activation, Affine};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
@@ -159,7 +159,7 @@ pub fn grad_weights<T: Transform>(
         return;
     }
     let plan = GradPlan::<T>::new(shape);
-    let part_blocks = blocks.div_ceil(MOST_PARTS).max(1);
+    let part_blocks = part_blocks(blocks, plan.sums_len());
     let parts = blocks.div_ceil(part_blocks);
     with_scratch(parts * plan.sums_len(), |sums| {
         sums.par_chunks_mut(plan.sums_len())
