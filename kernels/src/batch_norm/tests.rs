@@ -230,6 +230,11 @@ fn a_large_mean_does_not_swallow_the_variance() {
             let (_, variance) = check_statistics(set, shape, &x);
             assert!((variance[0] - 1.0 / 3.0).abs() < 0.02, "{variance:?}");
         }
+        // Sums of this lose a third in every step, so that the mean of a part is off by far more than
+        // the distances that follow.
+        let long = shape(64, 2, 49);
+        check_statistics(set, long, &vec![333_333.34; long.images * long.features()]);
+
         let shape = shape(20, 2, 9);
         let constant = vec![0.1; shape.images * shape.features()];
         let (mean, variance) = check_statistics(set, shape, &constant);
