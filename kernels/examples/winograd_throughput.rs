@@ -1,7 +1,8 @@
 //! Measures Winograd's convolutions against the multiply-add peak of this machine: the products of
 //! the direct form per second, so that more than the peak is a gain.
 //!
-//! `cargo run --release -p taskweave-kernels --example winograd_throughput -- [images inputs outputs size]`
+//! `cargo run --release -p taskweave-kernels --example winograd_throughput`, then if wanted
+//! `-- images inputs outputs size`
 
 use std::time::Instant;
 

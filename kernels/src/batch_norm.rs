@@ -3,12 +3,12 @@
 //!
 //! Activations lie in lanes, `[blocks][channels][pixels][16]` (see [`lanes`](crate::lanes)).
 //!
-//! Mean and variance come from one sweep over memory. A *part* is one channel of a few blocks, small
-//! enough to stay in a cache: it is summed for its mean, then for the squared distances from that
-//! mean, with the correction of what rounding the mean left over (T. Chan, G. Golub, R. LeVeque,
-//! "Algorithms for Computing the Sample Variance", 1983). Parts are then merged in f64 by the pairwise
-//! formula of the same paper. So a large mean does not swallow the variance, as it does in the
-//! difference of mean square and squared mean.
+//! Mean and variance come from one sweep over memory. A *part* is one channel of a few blocks,
+//! small enough to stay in a cache: it is summed for its mean, then for the squared distances from
+//! that mean, with the correction of what rounding the mean left over (T. Chan, G. Golub, R.
+//! LeVeque, "Algorithms for Computing the Sample Variance", 1983). Parts are then merged in f64 by
+//! the pairwise formula of the same paper. So a large mean does not swallow the variance, as it
+//! does in the difference of mean square and squared mean.
 //!
 //! Sums run over the images alone: empty lanes are masked, or zero in gradients. They run within a
 //! part and over parts in order, whatever the number of threads.
@@ -17,135 +17,13 @@ use rayon::prelude::*;
 
 use crate::chunks::CHUNK;
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
-use crate::lanes::{LANES, blocks, check, lanes_len};
+use crate::lanes::{LANES, check, lanes_len};
 pub use crate::naive::{BatchNormShape, Normalization};
 
-/// Vectors of a channel that a part should have at least, so that the work of merging it in scalars is
-/// small beside that of summing it.
-const PART_VECTORS: usize = 64;
+mod parts;
 
-/// How the values of a batch are divided into parts.
-#[derive(Clone, Copy)]
-struct Parts {
-    shape: BatchNormShape,
-    /// Blocks of one part.
-    blocks: usize,
-}
-
-impl Parts {
-    fn new(shape: BatchNormShape) -> Self {
-        Self {
-            shape,
-            blocks: PART_VECTORS.div_ceil(shape.pixels.max(1)),
-        }
-    }
-
-    /// Parts of one channel.
-    fn count(self) -> usize {
-        blocks(self.shape.images).div_ceil(self.blocks)
-    }
-
-    /// Images in part number `part`.
-    fn images(self, part: usize) -> usize {
-        let size = self.blocks * LANES;
-        (self.shape.images - part * size).min(size)
-    }
-
-    /// Sums every channel of every part in parallel, then merges the parts of each channel in order,
-    /// `merge(channel, [(values in the part, its sums), ...])`.
-    fn sum<S: PartSums>(
-        self,
-        set: InstructionSet,
-        sums: S,
-        mut merge: impl FnMut(usize, &mut dyn Iterator<Item = (f64, [f32; 3])>),
-    ) {
-        let (shape, count) = (self.shape, self.count());
-        let part_len = self.blocks * shape.pixels * LANES;
-        let per_task = (CHUNK / part_len.max(1)).max(1);
-        with_scratch(count * shape.channels * 3, |results| {
-            results
-                .par_chunks_mut(per_task * 3)
-                .enumerate()
-                .for_each(|(task, results)| {
-                    set.run(SomeParts {
-                        parts: self,
-                        first: task * per_task,
-                        sums,
-                        results: results.as_chunks_mut().0,
-                    });
-                });
-            let results = results.as_chunks().0;
-            for channel in 0..shape.channels {
-                let mut parts = (0..count).map(|part| {
-                    let values = self.images(part) * shape.pixels;
-                    (values as f64, results[part * shape.channels + channel])
-                });
-                merge(channel, &mut parts);
-            }
-        });
-    }
-}
-
-/// Sums over the values of one channel in one part.
-trait PartSums: Copy + Send + Sync {
-    /// Three of them; `values` lists where the vectors of the part lie, with the lanes that hold images.
-    fn sum<I: Isa>(self, isa: I, channel: usize, values: PartVectors) -> [f32; 3];
-}
-
-/// The vectors of one channel in some blocks.
-#[derive(Clone, Copy)]
-struct PartVectors {
-    shape: BatchNormShape,
-    channel: usize,
-    first_block: usize,
-    images: usize,
-}
-
-impl PartVectors {
-    /// Of each block: where its vectors lie in the batch, and how many lanes hold images.
-    #[inline(always)]
-    fn runs(self) -> impl Iterator<Item = (std::ops::Range<usize>, usize)> {
-        let BatchNormShape {
-            channels, pixels, ..
-        } = self.shape;
-        (0..blocks(self.images)).map(move |block| {
-            let start = ((self.first_block + block) * channels + self.channel) * pixels;
-            let lanes = (self.images - block * LANES).min(LANES);
-            (start..start + pixels, lanes)
-        })
-    }
-}
-
-struct SomeParts<'a, S> {
-    parts: Parts,
-    first: usize,
-    sums: S,
-    results: &'a mut [[f32; 3]],
-}
-
-impl<S: PartSums> Kernel for SomeParts<'_, S> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let shape = self.parts.shape;
-        for (index, result) in self.results.iter_mut().enumerate() {
-            let (part, channel) = (
-                (self.first + index) / shape.channels,
-                (self.first + index) % shape.channels,
-            );
-            let vectors = PartVectors {
-                shape,
-                channel,
-                first_block: part * self.parts.blocks,
-                images: self.parts.images(part),
-            };
-            *result = self.sums.sum(isa, channel, vectors);
-        }
-    }
-}
+use parts::{PartSums, PartVectors, Parts};
 
 /// Where the first `count` lanes are.
 #[inline(always)]
@@ -155,8 +33,8 @@ fn first_lanes<I: Isa>(isa: I, count: usize) -> I::Mask {
     isa.lt(isa.zero(), isa.load(&lanes))
 }
 
-/// The mean and the biased variance of every channel over images and pixels, `[channels]` each, as in
-/// Keras; zero where there are no images. Empty lanes of `x` may hold anything.
+/// The mean and the biased variance of every channel over images and pixels, `[channels]` each, as
+/// in Keras; zero where there are no images. Empty lanes of `x` may hold anything.
 ///
 /// # Panics
 /// If a slice has another length than the shape demands.

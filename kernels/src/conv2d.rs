@@ -61,8 +61,18 @@ use winograd::PlaneTarget;
 /// Tasks to aim at: enough for many cores, and for the last one not to keep the others waiting.
 const TASKS: usize = 32;
 
-/// Parts at most of a sum over images; each takes memory for a whole weight gradient.
+/// Parts at most of a sum over images.
 const MOST_PARTS: usize = 16;
+
+/// Floats at most of all parts of a weight gradient: 64 MB.
+const MOST_PART_FLOATS: usize = 16 << 20;
+
+/// Blocks of images that are summed into one part of `part_len` floats: a number that depends on the
+/// shape alone.
+fn part_blocks(blocks: usize, part_len: usize) -> usize {
+    let parts = (MOST_PART_FLOATS / part_len.max(1)).clamp(1, MOST_PARTS);
+    blocks.div_ceil(parts).max(1)
+}
 
 /// What happens to the sums of a tile before they are written.
 #[derive(Clone, Copy)]

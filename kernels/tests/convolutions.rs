@@ -8,7 +8,7 @@ use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, MaxPooled, Recorde
 use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch::{self, InstructionSet};
 use taskweave_kernels::lanes::{lanes_len, pack, unpack};
-use taskweave_kernels::naive;
+use taskweave_kernels::naive::{self, PoolShape};
 use taskweave_kernels::window::{Padding, Window};
 
 fn exact(values: &[f32]) -> Vec<f64> {
@@ -129,32 +129,6 @@ fn check(set: InstructionSet, shape: &Conv2dShape, relu: bool) {
     );
 }
 
-/// Max pooling of planes in f64 as it is defined, with the place of every maximum.
-fn max_pool(planes: &[f64], size: [usize; 2], window: Window) -> (Vec<f64>, Vec<usize>) {
-    let [rows, columns] = window.axes(size);
-    let (mut maxima, mut places) = (Vec::new(), Vec::new());
-    for plane in planes.chunks_exact(size[0] * size[1]) {
-        for y in 0..rows.output {
-            for x in 0..columns.output {
-                let (mut best, mut at) = (f64::NEG_INFINITY, 0);
-                for ky in rows.inside(y) {
-                    for kx in columns.inside(x) {
-                        let row = y * rows.stride + ky - rows.before;
-                        let column = x * columns.stride + kx - columns.before;
-                        let value = plane[row * size[1] + column];
-                        if value > best {
-                            (best, at) = (value, row * size[1] + column);
-                        }
-                    }
-                }
-                maxima.push(best);
-                places.push(at);
-            }
-        }
-    }
-    (maxima, places)
-}
-
 /// A convolution with pooling is the convolution, then pooling of what it gave.
 fn check_pooled(set: InstructionSet, shape: &Conv2dShape, pool: Window, relu: bool) {
     let size = shape.output();
@@ -182,20 +156,23 @@ fn check_pooled(set: InstructionSet, shape: &Conv2dShape, pool: Window, relu: bo
     let mut before = vec![f32::NAN; lanes_len(images, shape.output_features())];
     conv2d::forward(set, shape, layer, &x, &mut before);
     let rows = unpacked(set, images, &before, shape.output_features());
-    let (maxima, places) = max_pool(&exact(&rows), size, pool);
+    let pool_shape = PoolShape {
+        images,
+        channels: shape.outputs,
+        height: size[0],
+        width: size[1],
+        window: pool,
+    };
+    let (maxima, places) = naive::max_pool(&pool_shape, &exact(&rows));
     assert_close_each(&unpacked(set, images, &y, features), &maxima, |_| {
         Tolerance::EXACT
     });
 
     // The gradient of the unpooled output, by hand, then through the convolution alone.
     let grad_output = noise(4, images * features);
-    let mut grad = vec![0.0; rows.len()];
-    let plane = size[0] * size[1];
-    for (at, (&place, &value)) in places.iter().zip(&grad_output).enumerate() {
-        if !relu || maxima[at] > 0.0 {
-            grad[at / pooled_plane * plane + place] += value;
-        }
-    }
+    let passes = |(&maximum, &grad): (&f64, &f32)| if relu && maximum <= 0.0 { 0.0 } else { grad };
+    let gated: Vec<f32> = maxima.iter().zip(&grad_output).map(passes).collect();
+    let grad = naive::max_pool_backward(&pool_shape, &places, &gated);
     let run = |max_pool, y: &[f32], grad_output: &[f32]| {
         let recorded = Recorded {
             x: &x,

@@ -62,17 +62,15 @@ fn check_transform<T: Transform>(set: InstructionSet, transform: T) {
         grad_output,
         grad_weights,
     } = set.run(ReadOff(transform));
-    for k in 0..T::OUTPUTS {
-        for l in 0..3 {
-            for j in 0..T::POINTS {
-                let sum: f64 = (0..T::POINTS)
-                    .map(|i| output[k][i] * weights[i][l] * input[i][j])
-                    .sum();
-                let expected = if j == k + l { 1.0 } else { 0.0 };
-                // 1/3 and 1/15 are rounded to f32; the largest term is 8.
-                assert_close(&[sum], &[expected], Tolerance::absolute(1e-6));
-            }
-        }
+    let [outputs, points] = [T::OUTPUTS, T::POINTS];
+    for index in 0..outputs * 3 * points {
+        let (k, l, j) = (index / (3 * points), index / points % 3, index % points);
+        let sum: f64 = (0..points)
+            .map(|i| output[k][i] * weights[i][l] * input[i][j])
+            .sum();
+        let expected = if j == k + l { 1.0 } else { 0.0 };
+        // 1/3 and 1/15 are rounded to f32; the largest term is 8.
+        assert_close(&[sum], &[expected], Tolerance::absolute(1e-6));
     }
     for i in 0..MOST_POINTS {
         for j in 0..MOST_POINTS {
@@ -96,11 +94,11 @@ fn transforms_convolve() {
 
 /// How far results may lie off, for operands evenly spread over [-1, 1).
 ///
-/// A sum of n products at a point has terms of variance `s²`, the product of the squared norms of the
-/// rows that made them times the variances of the operands, 1/3 each. Each of its roundings has a
-/// variance of at most `(u · partial sum)²`, so its error has one of at most `u² n² s² / 2`. Rounding
-/// the transformed operands adds a few `u² n s²`, and so does transforming back. The result sums
-/// the points with the squares of its own row. Eight standard deviations are granted.
+/// A sum of n products at a point has terms of variance `s²`, the product of the squared norms of
+/// the rows that made them times the variances of the operands, 1/3 each. Each of its roundings has
+/// a variance of at most `(u · partial sum)²`, so its error has one of at most `u² n² s² / 2`.
+/// Rounding the transformed operands adds a few `u² n s²`, and so does transforming back. The
+/// result sums the points with the squares of its own row. Eight standard deviations are granted.
 struct Bounds {
     correlate: f64,
     grad_weights: f64,

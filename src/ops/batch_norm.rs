@@ -12,18 +12,18 @@ use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 /// `y = (x - mean) / √(variance + ε) · gamma + beta`, channel by channel (S. Ioffe, C. Szegedy,
 /// "Batch Normalization", 2015).
 ///
-/// Inputs: x in lanes, `[N, C]` or `[N, C, H, W]`, then gamma, beta, moving mean and moving variance,
-/// row-major `[C]` each; the output has the shape of x. In training, mean and variance are those of
-/// the batch over images and pixels, the variance divided by their number, as in Keras. In inference
-/// they are the moving ones.
+/// Inputs: x in lanes, `[N, C]` or `[N, C, H, W]`, then gamma, beta, moving mean and moving
+/// variance, row-major `[C]` each; the output has the shape of x. In training, mean and variance
+/// are those of the batch over images and pixels, the variance divided by their number, as in
+/// Keras. In inference they are the moving ones.
 ///
-/// What the operation saves begins with the mean `[C]` and the variance `[C]` that it used. So after
-/// a forward pass in training, a model moves its averages by
+/// What the operation saves begins with the mean `[C]` and the variance `[C]` that it used. So
+/// after a forward pass in training, a model moves its averages by
 /// [`Tape::saved`](crate::autograd::Tape::saved): `moving · momentum + saved · (1 - momentum)`.
 ///
-/// With x̂ = (x - mean) / √(variance + ε), n values per channel and sums over them: ∂L/∂beta = Σ ∂L/∂y,
-/// ∂L/∂gamma = Σ ∂L/∂y · x̂, and ∂L/∂x = gamma / √(variance + ε) · g, where g is ∂L/∂y in inference
-/// and ∂L/∂y - (∂L/∂beta + x̂ · ∂L/∂gamma) / n in training, zero in empty lanes.
+/// With x̂ = (x - mean) / √(variance + ε), n values per channel and sums over them: ∂L/∂beta = Σ
+/// ∂L/∂y, ∂L/∂gamma = Σ ∂L/∂y · x̂, and ∂L/∂x = gamma / √(variance + ε) · g, where g is ∂L/∂y in
+/// inference and ∂L/∂y - (∂L/∂beta + x̂ · ∂L/∂gamma) / n in training, zero in empty lanes.
 ///
 /// ```
 /// use taskweave::{autograd::Tape, ops, tensor::Tensor};

@@ -5,7 +5,7 @@ use taskweave_kernels::dense::Affine;
 use taskweave_kernels::dispatch::active;
 use taskweave_kernels::window::{Padding, Window};
 
-use super::{Activation, operands};
+use super::{Activation, operands, pooling};
 use crate::autograd::{Backward, Forward, Op};
 use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 
@@ -117,7 +117,10 @@ impl Op for Conv2d {
             return Err(misfit("the window is larger than the image".to_owned()));
         }
         let [height, width] = match self.max_pool {
-            Some(window) => operands::pooled(self.name(), inputs, window, [height, width])?,
+            Some(window) => {
+                pooling::check_places(self.name(), window)?;
+                pooling::output_size(self.name(), window, inputs, [height, width])?
+            }
             None => [height, width],
         };
         Ok(TensorSpec::lanes([

@@ -14,8 +14,8 @@ pub use taskweave_kernels::dense::Activation;
 ///
 /// Inputs: x in lanes `[N, in]`, weights row-major `[in, out]`, bias row-major `[out]`; the output
 /// is in lanes, `[N, out]`. x may have more axes, `[N, C, H, W]` with `in` values per image: these
-/// count in that order, so that images need not be flattened. With z = ∂L/∂y where y > 0 (relu) or everywhere (linear):
-/// ∂L/∂x = z · weightsᵀ, ∂L/∂weights = xᵀ · z, ∂L/∂bias = Σ z over the batch.
+/// count in that order, so that images need not be flattened. With z = ∂L/∂y where y > 0 (relu) or
+/// everywhere (linear): ∂L/∂x = z · weightsᵀ, ∂L/∂weights = xᵀ · z, ∂L/∂bias = Σ z over the batch.
 ///
 /// ```
 /// use taskweave::{autograd::Tape, ops::{Activation, Dense}, tensor::Tensor};

@@ -20,8 +20,8 @@ const MAX_LAYERS: u64 = 1 << 32;
 /// The input is in lanes, `[N, features...]`. ∂L/∂x is ∂L/∂y / (1 - rate) where the element was
 /// kept, else zero.
 ///
-/// What is dropped follows from the seed, the layer, the step of [`Mode::Training`] and the place of
-/// the element alone: each block of sixteen images has a random stream of its own. So no other
+/// What is dropped follows from the seed, the layer, the step of [`Mode::Training`] and the place
+/// of the element alone: each block of sixteen images has a random stream of its own. So no other
 /// layer, number of threads or batch size changes it.
 ///
 /// ```
@@ -64,7 +64,8 @@ impl Dropout {
     }
 }
 
-/// Elements of one block of images, at least 1, so that the blocks of an empty tensor can be walked.
+/// Elements of one block of images, at least 1, so that the blocks of an empty tensor can be
+/// walked.
 fn block_len(spec: &TensorSpec) -> usize {
     (spec.features() * LANES).max(1)
 }

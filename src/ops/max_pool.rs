@@ -1,7 +1,7 @@
 //! Pooling by the maximum.
 
 use taskweave_kernels::dispatch::active;
-use taskweave_kernels::pool::{self, MAX_PLACES};
+use taskweave_kernels::pool;
 use taskweave_kernels::window::Window;
 
 use super::pooling;
@@ -11,8 +11,8 @@ use crate::tensor::{TensorError, TensorSpec};
 /// The largest value under each window: lanes `[N, C, H, W]` to lanes `[N, C, H', W']`.
 ///
 /// Of equal values the first in row-major order is taken, padding never is, and a window that holds
-/// NaN gives NaN. ∂L/∂x is ∂L/∂y at the place that y came from, summed over the windows; of NaN that
-/// is the first one. A window has at most 256 places.
+/// NaN gives NaN. ∂L/∂x is ∂L/∂y at the place that y came from, summed over the windows; of NaN
+/// that is the first one. A window has at most 256 places.
 ///
 /// ```
 /// use taskweave::{autograd::Tape, ops, tensor::Tensor};
@@ -38,17 +38,7 @@ impl Op for MaxPool {
 
     fn output_spec(&self, inputs: &[&TensorSpec]) -> Result<TensorSpec, TensorError> {
         let output = pooling::output_spec(self.name(), self.window, inputs)?;
-        let [height, width] = self.window.kernel;
-        if height * width > MAX_PLACES {
-            return Err(TensorError::Value {
-                op: self.name(),
-                message: format!(
-                    "a window of {height} × {width} has {} places; a maximum is taken of at most \
-                     {MAX_PLACES}",
-                    height * width
-                ),
-            });
-        }
+        pooling::check_places(self.name(), self.window)?;
         Ok(output)
     }
 

@@ -1,11 +1,6 @@
 //! Checks of the number and layout of an operation's operands.
 
-use taskweave_kernels::window::Window;
-
 use crate::tensor::{Layout, TensorError, TensorSpec};
-
-/// Places of a pooling window at most: one is remembered in a byte.
-const MOST_PLACES: usize = 256;
 
 /// Exactly `N` operands, of any layout.
 pub(super) fn exactly<'a, const N: usize>(
@@ -72,30 +67,4 @@ pub(super) fn axis(op: &'static str, axis: usize, spec: &TensorSpec) -> Result<(
         axis,
         shape: spec.shape.clone(),
     })
-}
-
-/// Height and width of what a window makes of images of this height and width.
-pub(super) fn pooled(
-    op: &'static str,
-    inputs: &[&TensorSpec],
-    window: Window,
-    size: [usize; 2],
-) -> Result<[usize; 2], TensorError> {
-    let Window { kernel, stride, .. } = window;
-    let places = kernel.iter().try_fold(1_usize, |a, &b| a.checked_mul(b));
-    if !places.is_some_and(|places| (1..=MOST_PLACES).contains(&places)) || stride.contains(&0) {
-        return Err(TensorError::Value {
-            op,
-            message: format!(
-                "a pooling window of {kernel:?} that moves by {stride:?}; it has 1 to {MOST_PLACES} \
-                 places and moves by at least 1"
-            ),
-        });
-    }
-    let output = window.output(size);
-    if output.contains(&0) && !size.contains(&0) {
-        let expected = format!("a pooling window of {kernel:?} is larger than {size:?}");
-        return Err(misfit(op, inputs, expected));
-    }
-    Ok(output)
 }

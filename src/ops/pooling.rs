@@ -1,6 +1,6 @@
 //! What the poolings share: their operand and their shapes.
 
-use taskweave_kernels::pool::PoolShape;
+use taskweave_kernels::pool::{MAX_PLACES, PoolShape};
 use taskweave_kernels::window::Window;
 
 use super::operands;
@@ -34,6 +34,20 @@ pub(super) fn output_spec(
 ) -> Result<TensorSpec, TensorError> {
     let [x] = operands::exactly(op, inputs)?;
     operands::layout(op, 0, x, Layout::Lanes)?;
+    let &[images, channels, height, width] = x.shape.dims() else {
+        return Err(operands::misfit(op, inputs, "x is [N, C, H, W]"));
+    };
+    let output = output_size(op, window, inputs, [height, width])?;
+    Ok(TensorSpec::lanes([images, channels, output[0], output[1]]))
+}
+
+/// Rows and columns of what a window makes of images of this height and width.
+pub(super) fn output_size(
+    op: &'static str,
+    window: Window,
+    inputs: &[&TensorSpec],
+    [height, width]: [usize; 2],
+) -> Result<[usize; 2], TensorError> {
     let Window { kernel, stride, .. } = window;
     let mut sides = kernel.into_iter().chain(stride);
     if !sides.all(|side| (1..=MAX_SIDE).contains(&side)) {
@@ -45,9 +59,6 @@ pub(super) fn output_spec(
             ),
         });
     }
-    let &[images, channels, height, width] = x.shape.dims() else {
-        return Err(operands::misfit(op, inputs, "x is [N, C, H, W]"));
-    };
     let output = window.output([height, width]);
     if height * width > 0 && output.contains(&0) {
         let message = format!(
@@ -56,7 +67,23 @@ pub(super) fn output_spec(
         );
         return Err(operands::misfit(op, inputs, message));
     }
-    Ok(TensorSpec::lanes([images, channels, output[0], output[1]]))
+    Ok(output)
+}
+
+/// Refuses a window with more places than a maximum is taken of.
+pub(super) fn check_places(op: &'static str, window: Window) -> Result<(), TensorError> {
+    let [height, width] = window.kernel;
+    let places = height.saturating_mul(width);
+    if places <= MAX_PLACES {
+        return Ok(());
+    }
+    Err(TensorError::Value {
+        op,
+        message: format!(
+            "a window of {height} × {width} has {places} places; a maximum is taken of at most \
+             {MAX_PLACES}"
+        ),
+    })
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use taskweave::autograd::{Mode, Op};
 use taskweave::ops;
 use taskweave::tensor::{Tensor, TensorSpec};
 use taskweave_kernels::check::noise;
-use taskweave_kernels::naive::{self, Conv2dShape, DenseShape};
-use taskweave_kernels::window::{Padding, Window};
+use taskweave_kernels::naive::{self, DenseShape};
 
 use super::naive as plain;
 
+mod convolved;
 mod normalised;
 mod pooled;
 
@@ -107,7 +107,7 @@ pub(crate) fn all() -> Vec<Case> {
     shapes(&mut cases);
     matrix_products(&mut cases);
     network(&mut cases);
-    convolutions(&mut cases);
+    convolved::add(&mut cases);
     normalised::add(&mut cases);
     pooled::add(&mut cases);
     cases
@@ -378,50 +378,4 @@ fn the_inputs_keep_away_from_kinks() {
         lanes(&tensor(&[3, 2], 0)).spec(),
         &TensorSpec::lanes([3, 2])
     );
-}
-
-fn convolutions(cases: &mut Vec<Case>) {
-    for (images, channels, size, kernel, stride, padding) in [
-        (1, [1, 1], [3, 3], [3, 3], [1, 1], Padding::Same),
-        (17, [2, 3], [4, 3], [2, 3], [1, 2], Padding::Same),
-        (3, [3, 9], [5, 4], [3, 3], [2, 1], Padding::Valid),
-    ] {
-        for (activation, biased) in [
-            (ops::Activation::Linear, true),
-            (ops::Activation::Linear, false),
-            (ops::Activation::Relu, true),
-        ] {
-            let shape = Conv2dShape {
-                images,
-                inputs: channels[0],
-                outputs: channels[1],
-                height: size[0],
-                width: size[1],
-                window: Window {
-                    kernel,
-                    stride,
-                    padding,
-                },
-            };
-            let x = tensor(&[images, channels[0], size[0], size[1]], 0);
-            let weights = tensor(&[kernel[0], kernel[1], channels[0], channels[1]], 1);
-            let mut inputs = vec![lanes(&x), weights];
-            inputs.extend(biased.then(|| tensor(&[channels[1]], 2)));
-            let op = ops::Conv2d {
-                stride,
-                padding,
-                activation,
-                max_pool: None,
-            };
-            cases.push(Case::new(op, inputs, move |inputs| {
-                let none = vec![0.0; shape.outputs];
-                let bias = inputs.get(2).unwrap_or(&none);
-                let y = naive::conv2d(&shape, &inputs[0], &inputs[1], bias);
-                match activation {
-                    ops::Activation::Linear => y,
-                    ops::Activation::Relu => naive::relu(&y),
-                }
-            }));
-        }
-    }
 }

@@ -7,7 +7,7 @@ use super::correlation::Correlation;
 use super::max_pool::{Pooled, Pooling};
 use super::taps::Direction;
 use super::weight_gradient::WeightGradient;
-use super::{Conv2dShape, Epilogue, MOST_PARTS, Shared};
+use super::{Conv2dShape, Epilogue, Shared, part_blocks};
 use crate::dense::Activation;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
@@ -30,7 +30,7 @@ pub struct Recorded<'a> {
     pub max_pool: Option<MaxPooled<'a>>,
 }
 
-/// A max pooling that was part of a forward pass: see [`forward_max_pool`].
+/// A max pooling that was part of a forward pass: see [`forward_max_pool`](super::forward_max_pool).
 #[derive(Clone, Copy, Debug)]
 pub struct MaxPooled<'a> {
     /// Its window.
@@ -110,10 +110,11 @@ pub fn backward(
         (Activation::Linear, None) => 0,
         _ => shape.output_features() * LANES,
     };
-    let part_blocks = blocks.div_ceil(MOST_PARTS).max(1);
-    let parts = blocks.div_ceil(part_blocks);
     let weights_len = weight_gradient.as_ref().map_or(0, WeightGradient::sums_len);
     let bias_len = gradients.bias.as_ref().map_or(0, |_| shape.outputs);
+    // The same whichever gradients are wanted.
+    let part_blocks = part_blocks(blocks, WeightGradient::new(shape).sums_len());
+    let parts = blocks.div_ceil(part_blocks);
     let shared = Shared(grad_input.as_mut_ptr());
     with_scratch(parts * (weights_len + bias_len), |sums| {
         let (weight_sums, bias_sums) = sums.split_at_mut(parts * weights_len);

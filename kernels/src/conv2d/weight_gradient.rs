@@ -55,7 +55,7 @@ impl<'a> WeightGradient<'a> {
                 }
                 grad_weights::add_block(isa, shape, x, grad_output, scratch, sums);
             }
-            Self::Winograd(plan) => winograd::add_block(
+            Self::Winograd(plan) => winograd::add_grad_weights(
                 isa,
                 GradBlock {
                     plan,
@@ -73,7 +73,7 @@ impl<'a> WeightGradient<'a> {
     pub(super) fn finish(&self, set: InstructionSet, parts: &[f32], grad_weights: &mut [f32]) {
         match self {
             Self::Direct(_) => super::backward::add_parts(grad_weights, parts),
-            Self::Winograd(plan) => winograd::finish(set, plan, parts, grad_weights),
+            Self::Winograd(plan) => winograd::sum_parts(set, plan, parts, grad_weights),
         }
     }
 }

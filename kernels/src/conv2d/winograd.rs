@@ -1,21 +1,21 @@
 //! Winograd's minimal filtering for windows of three by three places that move by one.
 //!
-//! The result is cut into tiles of `m` by `m` pixels. Each depends on a square of `m + 2` by `m + 2`
-//! pixels of the source. Transformed squares times transformed weights, point by point, are
+//! The result is cut into tiles of `m` by `m` pixels. Each depends on a square of the source with
+//! sides of `m + 2` pixels. Transformed squares times transformed weights, point by point, are
 //! transformed outputs; so a tile takes `(m + 2)²` products for each pair of channels in place of
-//! `9 m²`: 4 times fewer for [`F4`], 2.25 times fewer for [`F2`] (Winograd, *Arithmetic
-//! Complexity of Computations*, 1980; Lavin and Gray, *Fast Algorithms for Convolutional Neural
-//! Networks*, 2016).
+//! `9 m²`: 4 times fewer for [`F4`], 2.25 times fewer for [`F2`] (Winograd, *Arithmetic Complexity
+//! of Computations*, 1980; Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*,
+//! 2016).
 //!
 //! The sums over channels are `(m + 2)²` small matrix products on the micro-kernel of all products:
 //! weights are broadcast, and the vectors are sixteen images of one tile. A group of tiles is
-//! transformed, multiplied and transformed back while it lies in the second-level cache. The weights
-//! are transformed once per call. The input gradient is the same sum with the taps in reverse order
-//! and the channels swapped.
+//! transformed, multiplied and transformed back while it lies in the second-level cache. The
+//! weights are transformed once per call. The input gradient is the same sum with the taps in
+//! reverse order and the channels swapped.
 //!
-//! Terms of the transforms cancel, so results are less exact than those of plain sums: over 64 input
-//! channels the root mean square error, relative to that of the results, is about 1.1e-6 for [`F4`] and
-//! 2.6e-7 for [`F2`]. An infinite or NaN pixel spoils all the tiles that it reaches.
+//! Terms of the transforms cancel, so results are less exact than those of plain sums: over 64
+//! input channels the root mean square error, relative to that of the results, is about 1.1e-6 for
+//! [`F4`] and 2.6e-7 for [`F2`]. An infinite or NaN pixel spoils all the tiles that it reaches.
 //!
 //! The gradient of the weights sums the outer products of transformed inputs and transformed
 //! output gradients over all tiles and images, and is transformed back once, at the end.
@@ -42,7 +42,7 @@
 use rayon::prelude::*;
 
 use super::taps::Direction;
-use super::{Conv2dShape, Epilogue, MOST_PARTS, Shared, TASKS};
+use super::{Conv2dShape, Epilogue, Shared, TASKS, part_blocks};
 use crate::dense::{Activation, Affine};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
@@ -55,18 +55,17 @@ mod tiles;
 mod transform;
 mod weights;
 
-pub(crate) use correlate::{Band, Plan, PlaneTarget, correlate};
-pub(crate) use grad_weights::{GradBlock, GradPlan, add_block, finish};
+pub(super) use correlate::{Band, Plan, PlaneTarget, correlate};
+pub(super) use grad_weights::{GradBlock, GradPlan, add_grad_weights, sum_parts};
 pub use transform::{F2, F4, Line, MOST_POINTS, Transform};
-pub(crate) use weights::transform_weights;
+pub(super) use weights::transform_weights;
 
 /// Whether the window of a shape is one that these kernels compute: three by three places, by one.
 pub fn computes(shape: &Conv2dShape) -> bool {
     shape.window.kernel == [3, 3] && shape.window.stride == [1, 1]
 }
 
-/// # Panics
-/// If the window is not one for these kernels.
+/// Refuses a window that these kernels do not compute.
 fn check_window(shape: &Conv2dShape) {
     assert!(
         computes(shape),
@@ -75,7 +74,8 @@ fn check_window(shape: &Conv2dShape) {
     );
 }
 
-/// `y = activation(x ⋆ weights + bias)`, from lanes `[inputs, height, width]` to lanes of the output.
+/// `y = activation(x ⋆ weights + bias)`, from lanes `[inputs, height, width]` to lanes of the
+/// output.
 ///
 /// # Panics
 /// If a slice has another length than the shape demands, or the window is not [one for
@@ -159,7 +159,7 @@ pub fn grad_weights<T: Transform>(
         return;
     }
     let plan = GradPlan::<T>::new(shape);
-    let part_blocks = blocks.div_ceil(MOST_PARTS).max(1);
+    let part_blocks = part_blocks(blocks, plan.sums_len());
     let parts = blocks.div_ceil(part_blocks);
     with_scratch(parts * plan.sums_len(), |sums| {
         sums.par_chunks_mut(plan.sums_len())
@@ -180,7 +180,7 @@ pub fn grad_weights<T: Transform>(
                     }
                 });
             });
-        finish(set, &plan, sums, grad_weights);
+        sum_parts(set, &plan, sums, grad_weights);
     });
 }
 
@@ -191,7 +191,7 @@ impl<T: Transform> Kernel for AddBlock<'_, T> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        add_block(isa, self.0);
+        add_grad_weights(isa, self.0);
     }
 }
 

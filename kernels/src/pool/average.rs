@@ -1,6 +1,7 @@
 //! The mean under a window, one plane at a time.
 
 use super::backward::{Share, gather};
+use super::prefetch;
 use crate::isa::Isa;
 use crate::lanes::LANES;
 use crate::window::Axis;
@@ -17,6 +18,8 @@ pub(super) fn average_plane<I: Isa>(
     for (at_y, targets) in y.chunks_exact_mut(columns.output).enumerate() {
         let window_rows = rows.inside(at_y);
         let top = at_y * rows.stride + window_rows.start - rows.before;
+        let next = (top + window_rows.len()) * columns.input;
+        prefetch(isa, x, next..next + rows.stride * columns.input);
         for (at_x, target) in targets.iter_mut().enumerate() {
             let window_columns = columns.inside(at_x);
             let left = at_x * columns.stride + window_columns.start - columns.before;

@@ -1,5 +1,7 @@
 //! Gradients of a pooling, gathered by the places of the input.
 
+use std::ops::Range;
+
 use super::PoolShape;
 use crate::isa::Isa;
 use crate::lanes::LANES;
@@ -48,8 +50,8 @@ impl Share for Rectified<'_> {
     }
 }
 
-/// The gradient by the input of a pooling, `[channels][height][width]` of one block, from that by its
-/// output: [`unpool_plane`] for every channel.
+/// The gradient by the input of a pooling, `[channels][height][width]` of one block, from that by
+/// its output: [`unpool_plane`] for every channel.
 ///
 /// # Panics
 /// If a slice is shorter than the shape demands.
@@ -99,25 +101,102 @@ fn unpool_plane<I: Isa>(
 #[inline(always)]
 pub(super) fn gather<I: Isa>(
     isa: I,
-    axes: [Axis; 2],
+    [rows, columns]: [Axis; 2],
     shares: impl Share,
     grad_input: &mut [[f32; LANES]],
 ) {
-    let [rows, columns] = axes;
-    for (y, row) in grad_input.chunks_exact_mut(columns.input).enumerate() {
-        let over_row = rows.covering(y);
-        for (x, target) in row.iter_mut().enumerate() {
+    for (y, targets) in grad_input.chunks_exact_mut(columns.input).enumerate() {
+        let windows = rows.covering(y);
+        if windows.is_empty() {
+            targets.fill([0.0; LANES]);
+            continue;
+        }
+        let row = GatherRow {
+            bottom: y + rows.before - windows.start * rows.stride,
+            windows,
+            row_stride: rows.stride,
+            columns,
+            shares,
+        };
+        // Sizes that are known to the compiler spare it divisions and loops.
+        match (columns.stride, columns.kernel, row.windows.len()) {
+            (1, 2, 1) => row.overlapping::<I, 1, 2>(isa, targets),
+            (1, 2, 2) => row.overlapping::<I, 2, 2>(isa, targets),
+            (1, 3, 2) => row.overlapping::<I, 2, 3>(isa, targets),
+            (1, 3, 3) => row.overlapping::<I, 3, 3>(isa, targets),
+            (1, ..) => row.of_stride(1).places(isa, 0..columns.input, targets),
+            (2, ..) => row.of_stride(2).places(isa, 0..columns.input, targets),
+            _ => row.places(isa, 0..columns.input, targets),
+        }
+    }
+}
+
+/// What one row of the input is given.
+struct GatherRow<S> {
+    /// The rows of outputs whose windows cover this one, at least one.
+    windows: Range<usize>,
+    /// Which row of the first of these windows this one is; it lies higher in each of the next, by
+    /// `row_stride`.
+    bottom: usize,
+    row_stride: usize,
+    columns: Axis,
+    shares: S,
+}
+
+impl<S: Share> GatherRow<S> {
+    /// The same row, whose columns have this stride.
+    #[inline(always)]
+    fn of_stride(self, stride: usize) -> Self {
+        let columns = Axis {
+            stride,
+            ..self.columns
+        };
+        Self { columns, ..self }
+    }
+
+    /// The places of a range of columns; `targets` is the whole row.
+    #[inline(always)]
+    fn places<I: Isa>(&self, isa: I, range: Range<usize>, targets: &mut [[f32; LANES]]) {
+        let columns = self.columns;
+        for (x, target) in range.clone().zip(&mut targets[range]) {
             let mut sum = isa.zero();
-            for at_y in over_row.clone() {
-                let window_row = y + rows.before - at_y * rows.stride;
+            for (index, at_y) in self.windows.clone().enumerate() {
+                let window_row = self.bottom - index * self.row_stride;
                 for at_x in columns.covering(x) {
                     let window_column = x + columns.before - at_x * columns.stride;
                     let place = window_row * columns.kernel + window_column;
-                    let share = shares.share(isa, at_y * columns.output + at_x, place);
-                    sum = isa.add(sum, share);
+                    let output = at_y * columns.output + at_x;
+                    sum = isa.add(sum, self.shares.share(isa, output, place));
                 }
             }
             isa.store(target, sum);
         }
+    }
+
+    /// The whole row under `R` rows of windows of `C` columns that move by one.
+    #[inline(always)]
+    fn overlapping<I: Isa, const R: usize, const C: usize>(
+        self,
+        isa: I,
+        targets: &mut [[f32; LANES]],
+    ) {
+        let row = self.of_stride(1);
+        let Axis { before, output, .. } = row.columns;
+        // Places under as many windows as these have columns; fewer lie over those beside.
+        let last = output.saturating_sub(before);
+        let inner = (C - 1 - before).min(last)..last;
+        row.places(isa, 0..inner.start, targets);
+        for (x, target) in inner.clone().zip(&mut targets[inner.clone()]) {
+            let first = row.windows.start * output + x + before - (C - 1);
+            let mut sum = isa.zero();
+            for r in 0..R {
+                for c in 0..C {
+                    let place = (row.bottom - r * row.row_stride) * C + C - 1 - c;
+                    sum = isa.add(sum, row.shares.share(isa, first + r * output + c, place));
+                }
+            }
+            isa.store(target, sum);
+        }
+        row.places(isa, inner.end..row.columns.input, targets);
     }
 }

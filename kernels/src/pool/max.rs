@@ -1,5 +1,7 @@
 //! The maximum under a window, one row of outputs at a time.
 
+use std::ops::Range;
+
 use crate::isa::Isa;
 use crate::lanes::LANES;
 use crate::window::Axis;
@@ -15,8 +17,8 @@ pub(crate) struct WindowRows<'a> {
     pub(crate) columns: Axis,
 }
 
-/// Pools one row of one channel: `columns.output` maxima into `y`, and where `argmax` is given their
-/// places in the window. The rules are those of [`max_forward`](super::max_forward).
+/// Pools one row of one channel: `columns.output` maxima into `y`, and where `argmax` is given
+/// their places in the window. The rules are those of [`max_forward`](super::max_forward).
 ///
 /// # Panics
 /// If a row is shorter than the window needs.
@@ -27,33 +29,41 @@ pub(crate) fn max_row<I: Isa>(
     y: &mut [[f32; LANES]],
     argmax: Option<&mut [[u8; LANES]]>,
 ) {
+    let mut target = Target { y, argmax };
+    let whole = window.columns.whole();
+    target.fill(isa, window, 0..whole.start);
     // The sizes of the most usual windows are known to the compiler, which unrolls their loops.
-    let whole = !window.columns.is_padded();
     match (window.rows, window.columns.kernel) {
-        (&[a, b], 2) if whole => each(isa, Whole::<2, 2>(window, [a, b]), y, argmax),
-        (&[a, b, c], 3) if whole => each(isa, Whole::<3, 3>(window, [a, b, c]), y, argmax),
-        _ => each(isa, window, y, argmax),
+        (&[a, b], 2) => target.fill(isa, Whole::<2, 2>(window, [a, b]), whole.clone()),
+        (&[a, b, c], 3) => target.fill(isa, Whole::<3, 3>(window, [a, b, c]), whole.clone()),
+        _ => target.fill(isa, window, whole.clone()),
     }
+    target.fill(isa, window, whole.end..window.columns.output);
 }
 
-#[inline(always)]
-fn each<I: Isa>(
-    isa: I,
-    window: impl Largest,
-    y: &mut [[f32; LANES]],
-    argmax: Option<&mut [[u8; LANES]]>,
-) {
-    match argmax {
-        None => {
-            for (at, y) in y.iter_mut().enumerate() {
-                isa.store(y, window.largest(isa, at).value);
+/// One row of the output.
+struct Target<'a> {
+    y: &'a mut [[f32; LANES]],
+    argmax: Option<&'a mut [[u8; LANES]]>,
+}
+
+impl Target<'_> {
+    /// Pools where the window stands at the outputs of a range.
+    #[inline(always)]
+    fn fill<I: Isa>(&mut self, isa: I, window: impl Largest, range: Range<usize>) {
+        let outputs = range.clone().zip(&mut self.y[range.clone()]);
+        match &mut self.argmax {
+            None => {
+                for (at, y) in outputs {
+                    isa.store(y, window.largest(isa, at).value);
+                }
             }
-        }
-        Some(argmax) => {
-            for (at, (y, argmax)) in y.iter_mut().zip(argmax).enumerate() {
-                let best = window.largest(isa, at);
-                isa.store(y, best.value);
-                isa.store_u8(argmax, best.place);
+            Some(argmax) => {
+                for ((at, y), argmax) in outputs.zip(&mut argmax[range]) {
+                    let best = window.largest(isa, at);
+                    isa.store(y, best.value);
+                    isa.store_u8(argmax, best.place);
+                }
             }
         }
     }
@@ -114,13 +124,13 @@ impl Largest for WindowRows<'_> {
     }
 }
 
-/// A window of `H` rows and `W` columns that never reaches past the sides of the image.
+/// A window of `H` rows and `W` columns, asked only where it lies on the image as a whole.
 struct Whole<'a, const H: usize, const W: usize>(WindowRows<'a>, [&'a [[f32; LANES]]; H]);
 
 impl<const H: usize, const W: usize> Largest for Whole<'_, H, W> {
     #[inline(always)]
     fn largest<I: Isa>(&self, isa: I, at: usize) -> Best<I> {
-        let start = at * self.0.columns.stride;
+        let start = at * self.0.columns.stride - self.0.columns.before;
         let first = self.0.first * W;
         let mut best = Best::of(isa, &self.1[0][start], first);
         for y in 0..H {

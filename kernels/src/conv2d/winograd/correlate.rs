@@ -1,8 +1,8 @@
 //! Forward and input gradient of one block of images, a group of tiles at a time.
 //!
-//! A group is transformed for all source channels, `[point][source][tile][16]`; then, for some panels
-//! of channels of the result at a time, multiplied into `[point][channel][tile][16]` and transformed
-//! back.
+//! A group is transformed for all source channels, `[point][source][tile][16]`; then, for some
+//! panels of channels of the result at a time, multiplied into `[point][channel][tile][16]` and
+//! transformed back.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -16,8 +16,8 @@ use crate::gemm::tile::{Finish, Tile, TileKernel, micro_kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
-/// Tiles of a group at most: with 64 source channels their 36 points are 884 KB, which a second-level
-/// cache of 1 MB holds.
+/// Tiles of a group at most: with 64 source channels their 36 points are 884 KB, which a
+/// second-level cache of 1 MB holds.
 const GROUP: usize = 6;
 
 /// Channels of the result between two transforms, about: their products, 221 KB in a group of six

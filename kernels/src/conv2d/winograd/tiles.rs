@@ -66,7 +66,8 @@ impl Plane {
     }
 }
 
-/// Places of a square at `start` that lie on an axis of `len` places behind `before` places of zeros.
+/// Places of a square at `start` that lie on an axis of `len` places behind `before` places of
+/// zeros.
 #[inline(always)]
 fn inside(start: usize, before: usize, len: usize, size: usize) -> Range<usize> {
     let first = before.saturating_sub(start).min(size);
@@ -110,8 +111,8 @@ impl<T: Transform> ToPoints for GradOutput<T> {
     }
 }
 
-/// The value of an expression for each index of a line, written out: values that a loop indexes would
-/// lie in memory, where these stay in registers.
+/// The value of an expression for each index of a line, written out: values that a loop indexes
+/// would lie in memory, where these stay in registers.
 macro_rules! line {
     ($index:ident => $value:expr) => {
         [
@@ -129,8 +130,8 @@ macro_rules! line {
     }};
 }
 
-/// Reads a square, zeros beside the plane, transforms each column, then each of the rows that result,
-/// and writes vector (i, j) to `target[(i · POINTS + j) · stride]`.
+/// Reads a square, zeros beside the plane, transforms each column, then each of the rows that
+/// result, and writes vector (i, j) to `target[(i · POINTS + j) · stride]`.
 ///
 /// # Safety
 /// `source` is valid for reading where `place` lies on its plane, whose rows are `columns` vectors
@@ -187,8 +188,8 @@ unsafe fn transform<I: Isa, L: ToPoints, const WHOLE: bool>(
     });
 }
 
-/// Asks for the pixels of tiles ahead of their use, some rows of a tile at a time, so that memory works
-/// while products are computed.
+/// Asks for the pixels of tiles ahead of their use, some rows of a tile at a time, so that memory
+/// works while products are computed.
 pub(super) struct Ahead<const TILES: usize> {
     /// Where the tiles begin in the first channel; need not be valid.
     corners: [*const f32; TILES],

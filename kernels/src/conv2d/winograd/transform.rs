@@ -1,9 +1,10 @@
 //! The transforms of one axis.
 //!
 //! `y = Aᵀ · ((G · g) ⊙ (Bᵀ · d))` are the `OUTPUTS` sums of a kernel `g` of three taps over the
-//! `POINTS` places `d`. The matrices follow from the points at which the polynomials behind them are
-//! evaluated and interpolated (Toom and Cook): row `i` of `G` is `[1, p, p²] / Π (p - q)` over the
-//! other points `q`, row `i` of `Bᵀ` holds the coefficients of `Π (t - q)`, row `k` of `Aᵀ` is `pᵏ`.
+//! `POINTS` places `d`. The matrices follow from the points at which the polynomials behind them
+//! are evaluated and interpolated (Toom and Cook): row `i` of `G` is `[1, p, p²] / Π (p - q)` over
+//! the other points `q`, row `i` of `Bᵀ` holds the coefficients of `Π (t - q)`, row `k` of `Aᵀ` is
+//! `pᵏ`.
 //!
 //! The points 0, ±1, ½ and -2 round to a lower error than the usual 0, ±1 and ±2: they keep powers
 //! small, and as -2 = -1/½ they still share sums (Barabasz, Anderson, Soodhalter and Gregg, *Error

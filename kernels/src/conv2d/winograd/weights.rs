@@ -57,7 +57,7 @@ impl<T: Transform> Kernel for Panel<'_, T> {
         let used = rows.min(plan.results - self.first);
         for source in 0..plan.sources {
             let mut half: Square<I::F32> = [[isa.zero(); MOST_POINTS]; MOST_POINTS];
-            for column in 0..3 {
+            for (column, half) in half.iter_mut().enumerate().take(3) {
                 let mut line = [isa.zero(); MOST_POINTS];
                 for (row, value) in line.iter_mut().enumerate().take(3) {
                     let mut lanes = [0.0; LANES];
@@ -77,13 +77,10 @@ impl<T: Transform> Kernel for Panel<'_, T> {
                     }
                     *value = isa.load(&lanes);
                 }
-                let line = T::weights(isa, line);
-                for i in 0..T::POINTS {
-                    half[i][column] = line[i];
-                }
+                *half = T::weights(isa, line);
             }
-            for (i, &line) in half.iter().enumerate().take(T::POINTS) {
-                let line = T::weights(isa, line);
+            for i in 0..T::POINTS {
+                let line = T::weights(isa, half.map(|column| column[i]));
                 for (j, &value) in line.iter().enumerate().take(T::POINTS) {
                     let start = ((i * T::POINTS + j) * plan.sources + source) * rows;
                     let lanes = isa.to_array(value);
