@@ -8,8 +8,11 @@ use super::plan::{PlannedModel, planned_models};
 use super::{Experiment, RunSettings, Training};
 use crate::files::size_text;
 
-/// Share of the FMA peak that a whole training run reaches, about.
-const TRAINING_EFFICIENCY: f64 = 0.6;
+/// Share of the FMA peak that a training run reaches, about, with all that is no multiply-add.
+const EFFICIENCY: f64 = 0.6;
+
+/// The same for products that Winograd's method stands for, of which it computes a quarter.
+const WINOGRAD_EFFICIENCY: f64 = 1.6;
 
 /// Epochs after which early stopping usually ends a run.
 const USUAL_EPOCHS: usize = 15;
@@ -39,18 +42,22 @@ impl Estimate {
         let training = &experiment.protocol(settings.protocol).training;
         let threads = rayon::current_num_threads();
         let flops = peak::fma_peak_gflops(dispatch::active(), threads) * 1e9;
-        let epoch_flops = |task: usize| {
-            let (forward, train) = experiment.nets[task].multiply_adds();
+        let epoch_seconds = |task: usize| {
+            let net = &experiment.nets[task];
             let images = train_images.get(task).copied().unwrap_or(0) as f64;
             let validation = images * training.validation_split;
-            2.0 * (train as f64 * (images - validation) + forward as f64 * validation)
+            let products = |(forward, train): (usize, usize)| {
+                train as f64 * (images - validation) + forward as f64 * validation
+            };
+            let winograd = products(net.winograd_multiply_adds());
+            let plain = products(net.multiply_adds()) - winograd;
+            2.0 * (plain / EFFICIENCY + winograd / WINOGRAD_EFFICIENCY) / flops
         };
         let planned = planned_models(experiment);
         let nets = planned.iter().flat_map(|model| &model.tasks);
-        let flops_per_epoch: f64 = nets.map(|&task| epoch_flops(task)).sum();
         let most_epochs = settings.epochs.unwrap_or(training.epochs);
         Self {
-            seconds_per_epoch: flops_per_epoch / (flops * TRAINING_EFFICIENCY),
+            seconds_per_epoch: nets.map(|&task| epoch_seconds(task)).sum(),
             usual_epochs: most_epochs.min(USUAL_EPOCHS),
             most_epochs,
             memory: data_bytes + size_of::<f32>() * most_floats(experiment, training, &planned),

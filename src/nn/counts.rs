@@ -1,5 +1,7 @@
 //! What a net costs: multiply-adds and values kept.
 
+use taskweave_kernels::conv2d::{Conv2dShape, Method};
+
 use super::{LayerSpec, NetSpec};
 
 impl NetSpec {
@@ -30,6 +32,38 @@ impl NetSpec {
         let forward: usize = layers.iter().sum();
         let first = layers.iter().find(|&&count| count > 0);
         (forward, 3 * forward - first.copied().unwrap_or(0))
+    }
+
+    /// The part of the [multiply-adds](Self::multiply_adds) of one image, `(forward, training)`, that
+    /// Winograd's method stands for: it takes fewer.
+    ///
+    /// # Panics
+    /// If the net does not [fit together](Self::check).
+    pub fn winograd_multiply_adds(&self) -> (usize, usize) {
+        let stages = self.stages();
+        let layers = self.layers.iter().zip(&stages);
+        let counts = layers.zip(self.multiply_adds_by_layer());
+        let forward = counts
+            .filter(
+                |((layer, stage), _)| match (layer, stage.before.as_slice()) {
+                    (LayerSpec::Conv2d { window, .. }, &[inputs, height, width]) => {
+                        let shape = Conv2dShape {
+                            images: 1,
+                            inputs,
+                            outputs: stage.after[0],
+                            height,
+                            width,
+                            window: *window,
+                        };
+                        Method::of(&shape) == Method::Winograd
+                    }
+                    _ => false,
+                },
+            )
+            .map(|(_, count)| count)
+            .sum::<usize>();
+        // A first layer has too few channels for it, and so no input gradient to leave out.
+        (forward, 3 * forward)
     }
 
     /// Values that training keeps per image: the input and the output of every layer that is
@@ -64,6 +98,8 @@ const MOST_FUSED_PLACES: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use taskweave_kernels::conv2d::method_from_env;
+
     use super::*;
 
     #[test]
@@ -84,6 +120,10 @@ mod tests {
         assert_eq!(layers[2] + layers[5] + layers[6], 0);
         let (forward, training) = net.multiply_adds();
         assert_eq!(training, 3 * forward - layers[0]);
+        let by_winograd = layers[1] + layers[3] + layers[4];
+        if method_from_env() == Ok(None) {
+            assert_eq!(net.winograd_multiply_adds(), (by_winograd, 3 * by_winograd));
+        }
         let expected = [
             784,
             32 * 28 * 28,
