@@ -364,3 +364,25 @@ fn branches_that_are_released_share_their_memory() {
     }
     assert_eq!(places[0], places[1]);
 }
+
+#[test]
+fn a_trimmed_tape_computes_the_same_again() {
+    let mut tape = Tape::new();
+    let x = Tensor::from_vec(vec![0.5, -1.0, 2.0], [1, 3]).unwrap();
+    let logits = tape.parameter(x.to_lanes().unwrap());
+    let labels = tape.leaf(Tensor::from_vec(vec![2.0], [1]).unwrap());
+    let loss = tape
+        .record(ops::SoftmaxCrossEntropy, &[logits, labels])
+        .unwrap();
+    let run = |tape: &mut Tape| {
+        tape.forward(&[loss]).unwrap();
+        tape.backward(&[(loss, 1.0)]).unwrap();
+        let grad = tape.grad(logits).unwrap().data().to_vec();
+        (tape.value(loss).data().to_vec(), grad)
+    };
+    let before = run(&mut tape);
+    tape.release(&[loss]);
+    tape.trim();
+    assert!(tape.saved(loss).is_empty());
+    assert_eq!(run(&mut tape), before);
+}

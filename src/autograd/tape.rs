@@ -208,6 +208,13 @@ impl Tape {
         }
     }
 
+    /// Gives memory that nobody uses now back to the system: that of released values and gradients,
+    /// and what operations saved for a backward pass.
+    pub fn trim(&mut self) {
+        self.pool = Pool::default();
+        self.saved.fill(Buffer::default());
+    }
+
     fn push(&mut self, source: Source, value: Tensor, needs_grad: bool) -> Var {
         self.nodes.push(Node { source, needs_grad });
         self.values.push(value);

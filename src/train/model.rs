@@ -323,6 +323,11 @@ impl Model {
         self.tape.release(&[self.tasks[task].network.loss]);
     }
 
+    /// Gives memory that only passes use back to the system; the next one takes it anew.
+    pub fn trim(&mut self) {
+        self.tape.trim();
+    }
+
     /// An optimiser for all parameters of this model.
     pub fn optimizer(&self, spec: OptimizerSpec) -> Optimizer {
         let tasks = self.tasks.iter();
