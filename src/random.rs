@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(first, CHANCES);
     }
 
-    const CHANCES: [u8; 8] = [1, 0, 1, 1, 1, 0, 1, 0];
+    const CHANCES: [u8; 8] = [0, 0, 0, 1, 0, 0, 1, 1];
 
     #[test]
     fn every_part_of_the_key_matters() {

@@ -289,6 +289,31 @@ fn list_names_the_experiments() {
     let output = taskweave(&["list", "--json"]);
     let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(list[1]["parameters"], 5_800_010);
+    let names = ["digits-fashion-conv", "cifar-digits-fashion-conv"];
+    for (experiment, name) in list.as_array().unwrap()[2..].iter().zip(names) {
+        assert_eq!(experiment["name"], name);
+    }
+}
+
+#[test]
+fn summary_counts_what_every_task_owns() {
+    let output = taskweave(&["summary", "quickstart", "--protocol", "reference"]);
+    assert!(output.status.success());
+    let table = text(&output.stdout);
+    assert!(table.contains("Digit owns"), "{table}");
+    let output = taskweave(&["summary", "cifar-digits-fashion-conv", "--json"]);
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        summary["layers"][0]["output"],
+        serde_json::json!([32, 28, 28])
+    );
+    assert!(summary["layers"][0]["owned"][1].is_null());
+    let total = &summary["total"];
+    let owned = total["owned"].as_array().unwrap().iter();
+    let owned: u64 = owned.map(|owned| owned.as_u64().unwrap()).sum();
+    assert!(owned < total["parameters"].as_u64().unwrap());
+    let output = taskweave(&["summary", "quikstart"]);
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]

@@ -92,3 +92,31 @@ fn published_outputs_are_rebuilt_byte_for_byte() {
 }
 
 const TEN: [i64; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+
+/// The built-in experiments print the reports of the published outputs, in their order and spacing.
+#[test]
+fn experiments_print_the_published_reports() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/seeds");
+    for name in [
+        "digits-fashion-mlp",
+        "digits-fashion-conv",
+        "cifar-digits-fashion-conv",
+    ] {
+        let text = fs::read_to_string(folder.join(name).with_extension("txt")).unwrap();
+        let text = &text[text.find("Dedicated").unwrap()..];
+        let published: Vec<(String, usize)> = sections(text)
+            .iter()
+            .map(|section| (format!("{}{TITLE_END}", section.title), section.gap))
+            .collect();
+        let experiment = taskweave::experiment::find(name).unwrap();
+        let printed: Vec<(String, usize)> = experiment
+            .reports
+            .iter()
+            .map(|report| {
+                let title = experiment.report_title(report);
+                (format!("{title}\n"), report.blank_lines_after)
+            })
+            .collect();
+        assert_eq!(printed, published, "{name}");
+    }
+}

@@ -13,7 +13,7 @@ use crate::experiment::{
     self, Answer, Checkpoints, Estimate, Experiment, ExperimentError, ModelOutcome, OutputFolder,
     PhaseStart, ProtocolName, ReportSection, RunObserver, RunSettings, Source, Task, TaskData,
 };
-use crate::train::{Observer, TaskImages};
+use crate::train::{FitOutcome, Observer, TaskImages};
 
 /// The arguments of `taskweave run`.
 #[derive(Args, Debug)]
@@ -349,6 +349,23 @@ impl<W: Write> RunObserver for Printer<'_, W> {
         self.progress.restart();
     }
 
+    fn phase_ends(&mut self, outcome: &FitOutcome) {
+        if self.quiet {
+            return;
+        }
+        let why = if outcome.stopped_early {
+            "stopped early"
+        } else {
+            "reached the limit"
+        };
+        tell!(
+            "  {why} after {} epochs and {:.1} s; restored the weights of epoch {}",
+            outcome.history.len(),
+            outcome.seconds,
+            outcome.restored_epoch
+        );
+    }
+
     fn checkpoint_kept(&mut self) {
         if let Some(folder) = self.kept_in {
             let mut how = format!(
@@ -368,19 +385,6 @@ impl<W: Write> RunObserver for Printer<'_, W> {
     }
 
     fn ends(&mut self, outcome: &ModelOutcome) -> Result<(), ExperimentError> {
-        for fit in outcome.phases.iter().filter(|_| !self.quiet) {
-            let why = if fit.stopped_early {
-                "stopped early"
-            } else {
-                "reached the limit"
-            };
-            tell!(
-                "  {why} after {} epochs and {:.1} s; restored the weights of epoch {}",
-                fit.history.len(),
-                fit.seconds,
-                fit.restored_epoch
-            );
-        }
         let experiment = self.experiment;
         for section in experiment
             .reports

@@ -5,7 +5,8 @@
 //! at the best epoch, and as metadata what else a run carries from epoch to epoch. Models that are
 //! trained stand beside it in files of their own, the final ones. A complete run leaves no checkpoint.
 
-use safetensors::SafeTensors;
+mod tensors;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -15,8 +16,9 @@ use super::model_file::{self, StoredTensor};
 use super::plan::PlannedModel;
 use super::{Experiment, ExperimentError, OutputFolder, RunSettings, TaskData};
 use crate::data::MappedBytes;
-use crate::optim::{Optimizer, OptimizerSpec};
-use crate::train::{EarlyStopping, EpochRecord, FitOutcome, FitState, Model, Snapshot};
+use crate::optim::OptimizerSpec;
+use crate::train::{EarlyStopping, FitOutcome, FitState, Model};
+use tensors::{restore_model, restore_state, stored_tensors};
 
 /// Version of the layout of checkpoints.
 const FORMAT_VERSION: u32 = 1;
@@ -377,153 +379,4 @@ fn fingerprint(data: &TaskData<'_>) -> String {
     }
     let digest = hash.finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The names and shapes of a task's values in the order of a [`Snapshot`].
-fn value_names(model: &Model, task: usize) -> Vec<(String, Vec<usize>)> {
-    let net = &model.tasks()[task];
-    let name = |part: &str| format!("{}/{part}", net.name());
-    let parameters = net.spec().parameters();
-    let parameters = parameters
-        .into_iter()
-        .map(|spec| (name(&spec.name), spec.shape));
-    let states = net.spec().states();
-    let states = states
-        .into_iter()
-        .map(|spec| (name(&spec.name), vec![spec.elements]));
-    parameters.chain(states).collect()
-}
-
-/// The tasks that the phase under way trains: those that its last epoch tells of.
-fn active_tasks(history: &[EpochRecord]) -> Vec<usize> {
-    let tasks = history.last().map_or(&[][..], |epoch| &epoch.tasks);
-    (0..tasks.len())
-        .filter(|&task| tasks[task].is_some())
-        .collect()
-}
-
-fn stored_tensors<'a>(progress: &Progress<'a>) -> Vec<StoredTensor<'a>> {
-    let Progress { model, state, .. } = *progress;
-    let mut tensors = Vec::new();
-    let mut slot = 0;
-    for (index, task) in model.tasks().iter().enumerate() {
-        let names = value_names(model, index);
-        let values = model.parameters(index).chain(model.states(index));
-        for ((name, shape), value) in names.iter().zip(values) {
-            tensors.push(StoredTensor::floats(name.clone(), shape, value.data()));
-        }
-        for (position, (name, shape)) in names[..task.spec().parameters().len()].iter().enumerate()
-        {
-            if let Some(owned) = task.owned() {
-                let owned = &owned[position][..];
-                tensors.push(StoredTensor::bytes(format!("{name}.owned"), shape, owned));
-            }
-            for (kept, values) in state.optimizer.state(slot).into_iter().enumerate() {
-                if !values.is_empty() {
-                    let name = format!("{name}.optimizer_{kept}");
-                    tensors.push(StoredTensor::floats(name, shape, values));
-                }
-            }
-            slot += 1;
-        }
-    }
-    let active = active_tasks(&state.history);
-    let names = active.iter().flat_map(|&task| value_names(model, task));
-    for ((name, shape), values) in names.zip(state.best.values()) {
-        tensors.push(StoredTensor::floats(format!("{name}.best"), &shape, values));
-    }
-    tensors
-}
-
-fn restore_model(
-    file: &SafeTensors<'_>,
-    planned: &PlannedModel,
-    model: &mut Model,
-) -> Result<(), String> {
-    for task in 0..model.tasks().len() {
-        let names = value_names(model, task);
-        let parameters = model.parameters(task).count();
-        if planned.is_shared() {
-            let mut owned = Vec::with_capacity(parameters);
-            for (name, shape) in &names[..parameters] {
-                owned.push(model_file::read_mask(
-                    file,
-                    &format!("{name}.owned"),
-                    shape,
-                )?);
-            }
-            model.set_owned(task, owned);
-        }
-        for (at, (name, shape)) in names.iter().enumerate() {
-            let values = model_file::read_floats(file, name, shape)?;
-            if at < parameters {
-                model.edit_parameter(task, at, |target| target.copy_from_slice(&values));
-            } else {
-                model.edit_state(task, at - parameters, |target| {
-                    target.copy_from_slice(&values)
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-fn restore_state(
-    file: &SafeTensors<'_>,
-    current: &CurrentModel,
-    spec: OptimizerSpec,
-    model: &Model,
-) -> Result<FitState, String> {
-    let fit = current.fit.restored();
-    let active = active_tasks(&fit.history);
-    if active.iter().any(|&task| task >= model.tasks().len()) {
-        return Err("it is damaged: its history has more tasks than the model".to_owned());
-    }
-    let mut optimizer = model.optimizer(spec);
-    optimizer.set_step(current.optimizer_step);
-    let mut best = Vec::new();
-    let mut slot = 0;
-    for task in 0..model.tasks().len() {
-        let names = value_names(model, task);
-        let is_active = active.contains(&task);
-        for (name, shape) in &names[..model.parameters(task).count()] {
-            if is_active {
-                restore_optimizer(file, &mut optimizer, slot, (name, shape))?;
-            }
-            slot += 1;
-        }
-        for (name, shape) in names.iter().filter(|_| is_active) {
-            best.push(model_file::read_floats(
-                file,
-                &format!("{name}.best"),
-                shape,
-            )?);
-        }
-    }
-    Ok(FitState {
-        optimizer,
-        stopping: current.stopping.clone(),
-        best: Snapshot::from_values(best),
-        history: fit.history,
-        stopped_early: fit.stopped_early,
-        seconds: fit.seconds,
-    })
-}
-
-fn restore_optimizer(
-    file: &SafeTensors<'_>,
-    optimizer: &mut Optimizer,
-    slot: usize,
-    (name, shape): (&str, &[usize]),
-) -> Result<(), String> {
-    let mut state = [Vec::new(), Vec::new()];
-    for (kept, values) in state
-        .iter_mut()
-        .take(optimizer.spec().state_buffers())
-        .enumerate()
-    {
-        *values = model_file::read_floats(file, &format!("{name}.optimizer_{kept}"), shape)?;
-    }
-    optimizer.set_state(slot, state.each_ref().map(|values| &values[..]));
-    Ok(())
 }

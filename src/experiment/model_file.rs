@@ -50,10 +50,14 @@ impl View for &StoredTensor<'_> {
 
     fn data(&self) -> Cow<'_, [u8]> {
         match &self.values {
-            Values::Floats(values) => values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
+            Values::Floats(values) => {
+                let mut bytes = vec![0; self.data_len()];
+                let (targets, _) = bytes.as_chunks_mut::<4>();
+                for (target, value) in targets.iter_mut().zip(&values[..]) {
+                    *target = value.to_le_bytes();
+                }
+                bytes.into()
+            }
             Values::Bytes(bytes) => Cow::Borrowed(bytes),
         }
     }
@@ -242,8 +246,8 @@ pub(super) fn restore(
     model: &mut Model,
 ) -> Result<(), String> {
     let (file, text) = parse(bytes)?;
-    let expected = description(experiment, settings, planned);
-    if text != expected.to_string() {
+    let expected = description(experiment, settings, planned).to_string();
+    if text != expected {
         return Err(format!(
             "it is of another run: it says {text}, and {expected} is wanted"
         ));

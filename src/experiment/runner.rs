@@ -66,6 +66,9 @@ pub trait RunObserver {
     /// The first epoch of a phase begins, or the first one since the run goes on.
     fn phase_begins(&mut self, _start: &PhaseStart<'_>) {}
 
+    /// A phase ended, and the net has the weights of its best epoch.
+    fn phase_ends(&mut self, _outcome: &FitOutcome) {}
+
     /// A checkpoint was written.
     fn checkpoint_kept(&mut self) {}
 
@@ -229,6 +232,7 @@ impl Runner<'_> {
                 }
             }
             let outcome = fit.finish(model);
+            self.observer.phase_ends(&outcome);
             phases.push(outcome);
         }
         Ok(phases)
@@ -281,6 +285,8 @@ impl Runner<'_> {
             let owned = model.tasks()[slot].owned_count();
             results.push(self.task_outcome(task, &predictions, owned)?);
         }
+        // The model is kept, while others are trained.
+        model.trim();
         Ok(ModelOutcome {
             kind: planned.kind,
             name: planned.name.clone(),

@@ -27,7 +27,8 @@ pub struct Summary {
     pub tasks: Vec<&'static str>,
     /// The layers. One that some tasks have in another shape occurs once for each.
     pub layers: Vec<SummaryRow>,
-    /// The sums: of the multitask net, all tasks' layers together.
+    /// The sums: of the multitask net, all tasks' layers together; the multiply-adds are those of the
+    /// largest of their nets.
     pub total: SummaryRow,
 }
 
@@ -78,11 +79,12 @@ impl Summary {
         rows.sort_by_key(|(layer, _)| *layer);
         let layers: Vec<SummaryRow> = rows.into_iter().map(|(_, row)| row).collect();
         let owned = |task: usize| layers.iter().filter_map(move |row| row.owned[task]).sum();
+        let largest = nets.iter().map(|net| net.multiply_adds().0);
         let total = SummaryRow {
             name: "total".to_owned(),
             output: Vec::new(),
             parameters: layers.iter().map(|row| row.parameters).sum(),
-            multiply_adds: layers.iter().map(|row| row.multiply_adds).sum(),
+            multiply_adds: largest.max().unwrap_or(0),
             owned: (0..tasks).map(|task| Some(owned(task))).collect(),
         };
         Self {
@@ -191,6 +193,12 @@ mod tests {
         assert_eq!(summary.layers.len(), 11);
         let parameters: usize = 3 * 3 * 32 * 32 + 32;
         assert_eq!(summary.layers[2].parameters, parameters);
+        let first_of_grey = 9 * 32 * 28 * 28;
+        let columns = summary.layers.iter().map(|row| row.multiply_adds);
+        assert_eq!(
+            columns.sum::<usize>(),
+            summary.total.multiply_adds + first_of_grey
+        );
         let text = summary.to_string();
         assert_eq!(text.lines().count(), 13, "{text}");
         assert!(text.contains("64x26x26"), "{text}");

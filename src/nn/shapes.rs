@@ -144,7 +144,7 @@ fn after(
             vec![before[0], height, width]
         }
         LayerSpec::BatchNorm { momentum, epsilon } => {
-            if !(0.0..1.0).contains(&momentum) || !(epsilon > 0.0 && epsilon.is_finite()) {
+            if !((0.0..1.0).contains(&momentum) && epsilon > 0.0 && epsilon.is_finite()) {
                 return Err(format!(
                     "a momentum from 0 to below 1 and an epsilon above 0 are wanted, but {momentum} \
                      and {epsilon} were given"

@@ -1,5 +1,7 @@
 //! Training from outside: what a fit does to a model, and what it refuses.
 
+mod images;
+
 use taskweave::data::augment::Augmentation;
 use taskweave::nn::{Initializer, NetSpec};
 use taskweave::optim::OptimizerSpec;
@@ -188,6 +190,22 @@ fn longer_sets_are_cut_to_the_shortest() {
     let data = [long.images(), short.images()];
     fit(&mut model(2), &data, &settings(2), &mut counter).unwrap();
     assert_eq!(counter.steps[4], 160);
+}
+
+#[test]
+fn sets_of_tasks_that_are_not_trained_cut_nothing() {
+    let (long, short) = (Data::new(400, 7), Data::new(200, 8));
+    let data = [long.images(), short.images()];
+    for (loss_weights, images) in [([1.0, 0.0], 320), ([0.0, 1.0], 160)] {
+        let mut counter = Counter::default();
+        let one_task = FitSettings {
+            loss_weights: loss_weights.to_vec(),
+            epochs: 1,
+            ..settings(2)
+        };
+        fit(&mut model(2), &data, &one_task, &mut counter).unwrap();
+        assert_eq!(counter.steps.last(), Some(&images));
+    }
 }
 
 #[test]
