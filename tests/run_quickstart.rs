@@ -288,11 +288,23 @@ fn list_names_the_experiments() {
     );
     let output = taskweave(&["list", "--json"]);
     let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(list[1]["parameters"], 5_800_010);
-    let names = ["digits-fashion-conv", "cifar-digits-fashion-conv"];
-    for (experiment, name) in list.as_array().unwrap()[2..].iter().zip(names) {
-        assert_eq!(experiment["name"], name);
-    }
+    let names: Vec<&str> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|e| e["name"].as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "quickstart",
+            "quickstart-conv",
+            "digits-fashion-mlp",
+            "digits-fashion-conv",
+            "cifar-digits-fashion-conv"
+        ]
+    );
+    assert_eq!(list[2]["parameters"], 5_800_010);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::{
     Training,
 };
 use crate::data::augment::Augmentation;
-use crate::nn::{ImageSize, Initializer, NetSpec};
+use crate::nn::{ImageSize, Initializer, LayerSpec, NetSpec};
 use crate::optim::{AdamSettings, OptimizerSpec};
 use crate::train::{EarlyStoppingSettings, Importance};
 
@@ -68,6 +68,7 @@ const CIFAR_FIRST: &[&[f32]] = &[&[1.0, 0.0, 0.0], &[0.0, 1.0, 1.0]];
 pub fn built_in() -> Vec<Experiment> {
     vec![
         quickstart(),
+        quickstart_conv(),
         digits_fashion_mlp(),
         digits_fashion_conv(),
         cifar_digits_fashion_conv(),
@@ -194,6 +195,31 @@ fn quickstart() -> Experiment {
         default: small(default_protocol()),
         reference: small(reference_protocol()),
         ..digits_fashion_mlp()
+    }
+}
+
+fn quickstart_conv() -> Experiment {
+    let quickstart = quickstart();
+    Experiment {
+        name: "quickstart-conv",
+        summary: "quickstart with a small convolutional net: offline, in seconds, too",
+        nets: vec![small_convnet(); 2],
+        ..quickstart
+    }
+}
+
+/// Two convolutions, each pooled to half its size, and a layer of 64.
+fn small_convnet() -> NetSpec {
+    let dense = |units, relu| LayerSpec::Dense { units, relu };
+    let mut layers = Vec::new();
+    for filters in [16, 32] {
+        layers.push(LayerSpec::conv2d(filters, [3, 3]));
+        layers.push(LayerSpec::max_pool([2, 2], [2, 2]));
+    }
+    layers.extend([LayerSpec::Flatten, dense(64, true), dense(10, false)]);
+    NetSpec {
+        input: GREY_28,
+        layers,
     }
 }
 
