@@ -48,8 +48,7 @@ impl Work {
         self.optimizer.begin_step();
         self.model.forward(&[0]).unwrap();
         let loss = self.model.loss(0);
-        self.model.backward(&[(0, 1.0)]).unwrap();
-        self.model.update(0, &mut self.optimizer);
+        self.model.learn(0, 1.0, &mut self.optimizer).unwrap();
         self.model.release(0);
         loss
     }

@@ -386,3 +386,36 @@ fn a_trimmed_tape_computes_the_same_again() {
     assert!(tape.saved(loss).is_empty());
     assert_eq!(run(&mut tape), before);
 }
+
+#[test]
+fn gradients_are_handed_over_complete_and_once() {
+    let mut tape = Tape::new();
+    let x = tape.parameter(Tensor::from_vec(vec![2.0, -3.0], [2]).unwrap());
+    let bias = tape.parameter(Tensor::from_vec(vec![1.0, 1.0], [2]).unwrap());
+    let unused = tape.parameter(Tensor::scalar(7.0));
+    let loss_alone = tape.parameter(Tensor::scalar(5.0));
+    let squares = tape.apply(ops::Mul, &[x, x]).unwrap();
+    let shifted = tape.apply(ops::Add, &[squares, bias]).unwrap();
+    // x is used once more, later than the squares.
+    let product = tape.apply(ops::Mul, &[shifted, x]).unwrap();
+    let sum = tape.apply(ops::Sum::all(), &[product]).unwrap();
+    let losses = [(sum, 1.0), (loss_alone, 0.5)];
+    let mut handed = Vec::new();
+    tape.backward_into(&losses, |var, value, grad| {
+        handed.push((var, grad.data().to_vec()));
+        value.data_mut().fill(0.0);
+    })
+    .unwrap();
+    // (x² + b) x: 3x² + b by x, and x by b.
+    let expected = [
+        (bias, vec![2.0, -3.0]),
+        (x, vec![13.0, 28.0]),
+        (loss_alone, vec![0.5]),
+    ];
+    assert_eq!(handed, expected);
+    assert_eq!(tape.value(x).data(), [0.0, 0.0]);
+    assert_eq!(tape.value(unused).data(), [7.0]);
+    for var in [x, bias, loss_alone] {
+        assert!(tape.grad(var).is_none());
+    }
+}

@@ -18,7 +18,12 @@ enum Source {
 struct Node {
     source: Source,
     needs_grad: bool,
+    /// The first operation that takes the value: the last one that adds to its gradient.
+    first_use: Option<usize>,
 }
+
+/// Takes a parameter, its value and its gradient as soon as that is complete.
+type Consumer<'a> = dyn FnMut(Var, &mut Tensor, &Tensor) + 'a;
 
 impl Node {
     fn is_parameter(&self) -> bool {
@@ -96,6 +101,10 @@ impl Tape {
             op: Box::new(op),
             inputs: inputs.to_vec(),
         };
+        let index = self.nodes.len();
+        for input in inputs {
+            self.nodes[input.0].first_use.get_or_insert(index);
+        }
         Ok(self.push(source, Tensor::zeros(spec), needs_grad))
     }
 
@@ -161,9 +170,33 @@ impl Tape {
     /// # Errors
     /// When a loss has more than one element.
     pub fn backward(&mut self, losses: &[(Var, f32)]) -> Result<(), TensorError> {
+        self.walk_back(losses, None)
+    }
+
+    /// Like [`backward`](Self::backward), but hands each parameter and its gradient to `consume` as
+    /// soon as that is complete, and keeps no gradient. Nothing that is still to be computed reads
+    /// the value, so that it may be updated there and then.
+    ///
+    /// # Errors
+    /// When a loss has more than one element; nothing is handed over then.
+    pub fn backward_into(
+        &mut self,
+        losses: &[(Var, f32)],
+        mut consume: impl FnMut(Var, &mut Tensor, &Tensor),
+    ) -> Result<(), TensorError> {
+        self.walk_back(losses, Some(&mut consume))
+    }
+
+    fn walk_back(
+        &mut self,
+        losses: &[(Var, f32)],
+        mut consume: Option<&mut Consumer<'_>>,
+    ) -> Result<(), TensorError> {
+        for &(loss, _) in losses {
+            self.values[loss.0].item()?;
+        }
         let mut written = vec![false; self.nodes.len()];
         for &(loss, weight) in losses {
-            self.values[loss.0].item()?;
             let spec = self.values[loss.0].spec().clone();
             let pool = &mut self.pool;
             let seed = self.grads[loss.0].get_or_insert_with(|| pool.take(&spec));
@@ -182,9 +215,32 @@ impl Tape {
             }
             if self.nodes[index].needs_grad {
                 self.propagate(index, &mut written, &mut grad_inputs);
+                if let Some(consume) = &mut consume {
+                    self.hand_over(index, *consume);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Hands over the gradients that are complete once the walk back has been at `index`.
+    fn hand_over(&mut self, index: usize, consume: &mut Consumer<'_>) {
+        let (inputs, own) = match &self.nodes[index].source {
+            Source::Op { inputs, .. } => (&inputs[..], None),
+            // A parameter that is a loss itself.
+            Source::Leaf => (&[][..], Some(Var(index))),
+        };
+        for &var in inputs.iter().chain(&own) {
+            let node = &self.nodes[var.0];
+            let is_complete = node.first_use.is_none_or(|first| first == index);
+            if !(node.is_parameter() && is_complete) {
+                continue;
+            }
+            if let Some(grad) = self.grads[var.0].take() {
+                consume(var, &mut self.values[var.0], &grad);
+                self.pool.give(grad);
+            }
+        }
     }
 
     /// Gives the memory of the computed values behind the targets, and of the gradients of the
@@ -216,7 +272,11 @@ impl Tape {
     }
 
     fn push(&mut self, source: Source, value: Tensor, needs_grad: bool) -> Var {
-        self.nodes.push(Node { source, needs_grad });
+        self.nodes.push(Node {
+            source,
+            needs_grad,
+            first_use: None,
+        });
         self.values.push(value);
         self.saved.push(Buffer::default());
         self.grads.push(None);

@@ -85,8 +85,7 @@ impl Epoch<'_> {
                 }
                 self.forward(task, ("training", step), &mut totals[task])?;
                 self.model
-                    .backward(&[(task, settings.loss_weights[task])])?;
-                self.model.update(task, optimizer);
+                    .learn(task, settings.loss_weights[task], optimizer)?;
                 self.model.release(task);
                 accuracies[task] = Some(totals[task].accuracy());
             }

@@ -295,26 +295,35 @@ impl Model {
         Ok(self.tape.backward(&losses)?)
     }
 
-    /// Updates a task's parameters by the gradients of the last backward pass, which was for
-    /// training, and its moving averages. A parameter without a gradient stays as it is.
-    pub fn update(&mut self, task: usize, optimizer: &mut Optimizer) {
+    /// Computes the gradients of a task's loss times this weight, for training, updates its parameters
+    /// by them, each as soon as its gradient is there, and then its moving averages. A parameter that
+    /// the loss does not depend on stays as it is.
+    ///
+    /// # Errors
+    /// Never for a loss that was computed.
+    pub fn learn(
+        &mut self,
+        task: usize,
+        weight: f32,
+        optimizer: &mut Optimizer,
+    ) -> Result<(), TrainError> {
         let before = &self.tasks[..task];
         let first: usize = before
             .iter()
             .map(|task| task.network.parameters.len())
             .sum();
         let net = &self.tasks[task];
-        for (slot, &var) in (first..).zip(&net.network.parameters) {
-            let (value, grad) = self.tape.value_and_grad(var);
-            if let Some(grad) = grad {
-                let owned = net
-                    .owned
-                    .as_ref()
-                    .map(|owned| owned[slot - first].as_slice());
-                optimizer.update(slot, value.data_mut(), grad.data(), owned);
-            }
-        }
+        let parameters = &net.network.parameters;
+        let loss = net.network.loss;
+        self.tape
+            .backward_into(&[(loss, weight)], |var, value, grad| {
+                if let Some(index) = parameters.iter().position(|&parameter| parameter == var) {
+                    let owned = net.owned.as_ref().map(|owned| owned[index].as_slice());
+                    optimizer.update(first + index, value.data_mut(), grad.data(), owned);
+                }
+            })?;
         net.network.update_states(&mut self.tape);
+        Ok(())
     }
 
     /// Gives the memory of a task's activations and gradients to whatever is computed next. Its

@@ -51,11 +51,12 @@ pub(crate) fn replay(
                 let mode = Mode::Training { step: step as u64 };
                 forward(trace, model, tasks, (task, step), mode);
                 if weight != 0.0 {
-                    model.backward(&[(task, weight)]).unwrap();
                     if step == 0 {
+                        model.backward(&[(task, weight)]).unwrap();
                         compare_gradients(trace, model, tasks, task);
+                        forward(trace, model, tasks, (task, step), mode);
                     }
-                    model.update(task, &mut optimizer);
+                    model.learn(task, weight, &mut optimizer).unwrap();
                 }
                 model.release(task);
             }

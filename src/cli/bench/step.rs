@@ -41,11 +41,10 @@ pub(super) fn step(net: Net, batch: usize) -> Result<Measurement, Failure> {
     let measurement = measure(format!("step {name}, batch {batch}"), batch, work, || {
         model.set_batch(0, &images, &order);
         optimizer.begin_step();
-        result = model
-            .forward(&[0])
-            .and_then(|()| model.backward(&[(0, 1.0)]));
-        loss = model.loss(0);
-        model.update(0, &mut optimizer);
+        result = model.forward(&[0]).and_then(|()| {
+            loss = model.loss(0);
+            model.learn(0, 1.0, &mut optimizer)
+        });
         model.release(0);
     });
     result.map_err(failed)?;
