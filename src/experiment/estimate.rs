@@ -84,8 +84,9 @@ fn most_floats(experiment: &Experiment, training: &Training, planned: &[PlannedM
             let mut values = net.activations();
             let sum: usize = values.iter().sum();
             values.sort_unstable();
-            // Beside every value the gradients on both sides of a layer.
-            let gradients: usize = values.iter().rev().take(2).sum();
+            // Beside every value the gradients on both sides of a layer, and memory of a value's size
+            // that happens to be too small for what is wanted next.
+            let gradients: usize = values.iter().rev().take(3).sum();
             net.parameter_count() + training.batch * (sum + gradients)
         });
         most = most.max(before + kept + shared.max().unwrap_or(0));

@@ -115,6 +115,9 @@ impl Model {
             index: u16::from(self.index) << 8 | self.tasks.len() as u16,
         };
         let network = Network::record(&mut self.tape, &spec, recording, values)?;
+        // Tasks take the memory of their activations in turn, not each its own.
+        self.tape.release(&[network.loss]);
+        self.tape.trim();
         self.tasks.push(TaskNet {
             name: name.to_owned(),
             spec,
