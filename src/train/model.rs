@@ -49,9 +49,8 @@ impl TaskNet {
 /// The nets of one or more tasks, which step together.
 ///
 /// No parameter belongs to two tasks, so a step goes through one task after the other: its
-/// [batch](Self::set_batch), [`forward`](Self::forward), [`backward`](Self::backward),
-/// [`update`](Self::update), and then [`release`](Self::release), by which the next task gets the
-/// memory of its activations and gradients.
+/// [batch](Self::set_batch), [`forward`](Self::forward), [`learn`](Self::learn), and then
+/// [`release`](Self::release), by which the next task gets the memory of its activations.
 pub struct Model {
     tape: Tape,
     tasks: Vec<TaskNet>,
