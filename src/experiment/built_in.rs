@@ -200,10 +200,20 @@ fn quickstart() -> Experiment {
 
 fn quickstart_conv() -> Experiment {
     let quickstart = quickstart();
+    // Nets as small as this need half of the positions for a task, at a scale that reaches the end.
+    let halves = |protocol: Protocol| Protocol {
+        multitask_weights: Initializer::HeNormalOfShare { share: 0.5 },
+        owners: OwnerSettings {
+            percentile: 50.0,
+            ..protocol.owners
+        },
+        ..protocol
+    };
     Experiment {
         name: "quickstart-conv",
         summary: "quickstart with a small convolutional net: offline, in seconds, too",
         nets: vec![small_convnet(); 2],
+        default: halves(quickstart.default),
         ..quickstart
     }
 }
