@@ -153,6 +153,15 @@ fn default_protocol() -> Protocol {
     }
 }
 
+/// A protocol whose shared nets begin at a scale that reaches the end of a convolutional net: the fifth
+/// of largest weights carries 0.65 of the variance that all of them have.
+fn at_full_scale(protocol: Protocol) -> Protocol {
+    Protocol {
+        multitask_weights: Initializer::HeNormal,
+        ..protocol
+    }
+}
+
 /// A protocol with another percentile, and gradients taken over another number of images.
 fn with_owners(protocol: Protocol, percentile: f64, selection_images: usize) -> Protocol {
     Protocol {
@@ -238,7 +247,7 @@ fn digits_fashion_conv() -> Experiment {
         name: "digits-fashion-conv",
         summary: "MNIST and Fashion-MNIST with four convolutions and two dense layers of 256 units",
         nets: vec![NetSpec::convnet(1); 2],
-        default: with_owners(default_protocol(), 80.0, 10_000),
+        default: at_full_scale(with_owners(default_protocol(), 80.0, 10_000)),
         reference: with_owners(reference_protocol(), 80.0, 10_000),
         ..digits_fashion_mlp()
     }
@@ -269,7 +278,11 @@ fn cifar_digits_fashion_conv() -> Experiment {
         tasks: &[CIFAR, DIGIT, FASHION],
         nets: [3, 1, 1].map(NetSpec::convnet).into(),
         pixel_divisor: 1.0,
-        default: careful(in_phases(with_owners(default_protocol(), 90.0, 10_000))),
+        default: at_full_scale(careful(in_phases(with_owners(
+            default_protocol(),
+            90.0,
+            10_000,
+        )))),
         reference: in_phases(with_owners(reference_protocol(), 90.0, 10_000)),
         reports: CIFAR_REPORTS,
         ..digits_fashion_mlp()
