@@ -1,6 +1,6 @@
 //! Measures the 3×3 convolutions of the small convolutional network, forward and backward, against
 //! the multiply-add peak of this machine, on every instruction set that it has, or on the one that
-//! `TASKWEAVE_ISA` names.
+//! `TASKWEAVE_ISA` names; `TASKWEAVE_CONV` forces a way to convolve.
 //!
 //! `cargo run --release -p taskweave-kernels --example conv2d_throughput -- [images]`
 

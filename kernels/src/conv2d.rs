@@ -7,8 +7,8 @@
 //!
 //! No window is ever written out (there is no `im2col` in memory). Windows of 3×3 that move by one go
 //! by [`winograd`] where there are channels enough, all others by every product of the definition:
-//! see [`Method`]. Work goes block by block of sixteen images; the gradient of the sums before an activation
-//! exists for one block at a time only.
+//! see [`Method`]. Work goes block by block of sixteen images; the gradient of the sums before an
+//! activation exists for one block at a time only.
 //!
 //! No result depends on the number of threads: each sum over images runs in a fixed number of parts,
 //! which are added in order.
@@ -113,6 +113,20 @@ impl Shared {
     }
 }
 
+/// Holds the operands of a forward pass to the lengths that the shape demands.
+#[track_caller]
+fn check_forward(shape: &Conv2dShape, layer: &Affine<'_>, x: &[f32]) {
+    check(
+        "x",
+        x.len(),
+        lanes_len(shape.images, shape.input_features()),
+    );
+    check("weights", layer.weights.len(), shape.weights());
+    if let Some(bias) = layer.bias {
+        check("bias", bias.len(), shape.outputs);
+    }
+}
+
 /// `y = activation(x ⋆ weights + bias)`, from lanes `[inputs, height, width]` to lanes of the output.
 ///
 /// # Panics
@@ -124,20 +138,12 @@ pub fn forward(
     x: &[f32],
     y: &mut [f32],
 ) {
-    check(
-        "x",
-        x.len(),
-        lanes_len(shape.images, shape.input_features()),
-    );
-    check("weights", layer.weights.len(), shape.weights());
+    check_forward(shape, &layer, x);
     check(
         "y",
         y.len(),
         lanes_len(shape.images, shape.output_features()),
     );
-    if let Some(bias) = layer.bias {
-        check("bias", bias.len(), shape.outputs);
-    }
     let correlation = Correlation::new(set, shape, Direction::Forward, layer.weights);
     correlate(set, &correlation, x, Epilogue::of(&layer), y);
 }
@@ -161,17 +167,9 @@ pub fn forward_max_pool(
 ) {
     let pooling = Pooling::new(shape, window);
     let output_len = pooling.output_len();
-    check(
-        "x",
-        x.len(),
-        lanes_len(shape.images, shape.input_features()),
-    );
-    check("weights", layer.weights.len(), shape.weights());
+    check_forward(shape, &layer, x);
     check("pooled", pooled.len(), blocks(shape.images) * output_len);
     check("argmax", argmax.len(), pooled.len());
-    if let Some(bias) = layer.bias {
-        check("bias", bias.len(), shape.outputs);
-    }
     if pooled.is_empty() {
         return;
     }
@@ -312,7 +310,7 @@ impl Kernel for Bands<'_> {
         if self.bands.is_empty() {
             return;
         }
-        let target = self.correlation.whole(self.target);
+        let target = PlaneTarget::whole(self.correlation.result_size(), self.target);
         // SAFETY: `correlate` gives every task bands of its own within the result.
         unsafe {
             self.correlation.rows(

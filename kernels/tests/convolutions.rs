@@ -7,29 +7,15 @@ use taskweave_kernels::check::{Tolerance, assert_close_each, noise};
 use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, MaxPooled, Recorded};
 use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch::{self, InstructionSet};
-use taskweave_kernels::lanes::{lanes_len, pack, unpack};
+use taskweave_kernels::lanes::lanes_len;
 use taskweave_kernels::naive::{self, PoolShape};
 use taskweave_kernels::window::{Padding, Window};
 
-fn exact(values: &[f32]) -> Vec<f64> {
-    naive::convert(values)
-}
+mod common;
+use common::{exact, packed, unpacked};
 
 fn magnitudes(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value).abs()).collect()
-}
-
-fn packed(set: InstructionSet, images: usize, rows: &[f32]) -> Vec<f32> {
-    let features = rows.len().checked_div(images).unwrap_or(0);
-    let mut lanes = vec![f32::NAN; lanes_len(images, features)];
-    pack(set, images, features, rows, &mut lanes);
-    lanes
-}
-
-fn unpacked(set: InstructionSet, images: usize, lanes: &[f32], features: usize) -> Vec<f32> {
-    let mut rows = vec![f32::NAN; images * features];
-    unpack(set, images, features, lanes, &mut rows);
-    rows
 }
 
 /// Holds `actual` to `expected`, each value within the bound of a sum of so many products.

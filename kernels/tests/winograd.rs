@@ -9,9 +9,12 @@ use taskweave_kernels::conv2d::winograd::{self, F2, F4, Line, MOST_POINTS, Trans
 use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch::{self, InstructionSet, Kernel};
 use taskweave_kernels::isa::Isa;
-use taskweave_kernels::lanes::{lanes_len, pack, unpack};
+use taskweave_kernels::lanes::lanes_len;
 use taskweave_kernels::naive;
 use taskweave_kernels::window::{Padding, Window};
+
+mod common;
+use common::{exact, packed, unpacked};
 
 type Matrix = [[f64; MOST_POINTS]; MOST_POINTS];
 
@@ -137,23 +140,6 @@ impl Bounds {
     fn tolerance(factor: f64, terms: usize) -> Tolerance {
         Tolerance::absolute(8.0 * Self::deviation(factor, terms)).plus(Tolerance::roundings(1))
     }
-}
-
-fn exact(values: &[f32]) -> Vec<f64> {
-    naive::convert(values)
-}
-
-fn packed(set: InstructionSet, images: usize, rows: &[f32]) -> Vec<f32> {
-    let features = rows.len().checked_div(images).unwrap_or(0);
-    let mut lanes = vec![f32::NAN; lanes_len(images, features)];
-    pack(set, images, features, rows, &mut lanes);
-    lanes
-}
-
-fn unpacked(set: InstructionSet, images: usize, lanes: &[f32], features: usize) -> Vec<f32> {
-    let mut rows = vec![f32::NAN; images * features];
-    unpack(set, images, features, lanes, &mut rows);
-    rows
 }
 
 /// Operands and what the plain loops make of them.

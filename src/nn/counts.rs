@@ -1,6 +1,7 @@
 //! What a net costs: multiply-adds and values kept.
 
 use taskweave_kernels::conv2d::{Conv2dShape, Method};
+use taskweave_kernels::pool::MAX_PLACES;
 
 use super::{LayerSpec, NetSpec};
 
@@ -82,19 +83,16 @@ impl NetSpec {
     }
 
     /// Whether a layer is computed within the one behind it: a convolution that is pooled at once, by
-    /// windows of at most [`MOST_FUSED_PLACES`].
+    /// windows of at most [`MAX_PLACES`].
     pub(super) fn is_fused(&self, layer: usize) -> bool {
         match self.layers.get(layer..layer + 2) {
             Some([LayerSpec::Conv2d { .. }, LayerSpec::MaxPool { window }]) => {
-                window.kernel[0].saturating_mul(window.kernel[1]) <= MOST_FUSED_PLACES
+                window.kernel[0].saturating_mul(window.kernel[1]) <= MAX_PLACES
             }
             _ => false,
         }
     }
 }
-
-/// Places of the largest pooling window that [`Conv2d`](crate::ops::Conv2d) takes behind it.
-const MOST_FUSED_PLACES: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use super::correlation::Correlation;
 use super::max_pool::{Pooled, Pooling};
 use super::taps::Direction;
 use super::weight_gradient::WeightGradient;
+use super::winograd::PlaneTarget;
 use super::{Conv2dShape, Epilogue, Shared, part_blocks};
 use crate::dense::Activation;
 use crate::dispatch::{InstructionSet, Kernel};
@@ -233,7 +234,7 @@ impl Kernel for BackwardBlock<'_> {
         };
         if let Some(correlation) = self.correlation {
             let bands = correlation.result_size()[0].div_ceil(correlation.band());
-            let target = correlation.whole(self.grad_input);
+            let target = PlaneTarget::whole(correlation.result_size(), self.grad_input);
             let len = correlation.scratch_len();
             let scratch = &mut self.scratch[..len];
             // SAFETY: every block of the input gradient belongs to one task.

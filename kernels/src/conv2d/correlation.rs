@@ -11,7 +11,6 @@ use super::{Conv2dShape, Epilogue};
 use crate::buffer::Buffer;
 use crate::dispatch::InstructionSet;
 use crate::isa::Isa;
-use crate::lanes::LANES;
 
 /// The environment variable that forces a method where the shape allows it.
 pub const ENV: &str = "TASKWEAVE_CONV";
@@ -137,16 +136,6 @@ impl Correlation {
         match self {
             Self::Direct(_) => 0,
             Self::Winograd { plan, .. } => plan.scratch_len(),
-        }
-    }
-
-    /// Where a whole block of the result goes in lanes.
-    pub(super) fn whole(&self, start: *mut f32) -> PlaneTarget {
-        let [rows, columns] = self.result_size();
-        PlaneTarget {
-            start,
-            channel_stride: rows * columns * LANES,
-            row_stride: columns * LANES,
         }
     }
 

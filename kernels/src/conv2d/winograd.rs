@@ -42,8 +42,8 @@
 use rayon::prelude::*;
 
 use super::taps::Direction;
-use super::{Conv2dShape, Epilogue, Shared, TASKS, part_blocks};
-use crate::dense::{Activation, Affine};
+use super::{Conv2dShape, Epilogue, Shared, TASKS, check_forward, part_blocks};
+use crate::dense::Affine;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
@@ -87,19 +87,14 @@ pub fn forward<T: Transform>(
     x: &[f32],
     y: &mut [f32],
 ) {
-    let (inputs, outputs) = (shape.input_features(), shape.output_features());
-    check("x", x.len(), lanes_len(shape.images, inputs));
-    check("weights", layer.weights.len(), shape.weights());
-    check("y", y.len(), lanes_len(shape.images, outputs));
-    if let Some(bias) = layer.bias {
-        check("bias", bias.len(), shape.outputs);
-    }
-    let epilogue = Epilogue {
-        bias: layer.bias,
-        relu: layer.activation == Activation::Relu,
-    };
+    check_forward(shape, &layer, x);
+    check(
+        "y",
+        y.len(),
+        lanes_len(shape.images, shape.output_features()),
+    );
     let plan = Plan::<T>::new(set, shape, Direction::Forward);
-    correlate_batch(set, &plan, (layer.weights, epilogue), x, y);
+    correlate_batch(set, &plan, (layer.weights, Epilogue::of(&layer)), x, y);
 }
 
 /// The gradient with respect to the input, from lanes of the output to lanes of the input.
@@ -126,12 +121,14 @@ pub fn grad_input<T: Transform>(
         grad_input.len(),
         lanes_len(shape.images, inputs),
     );
-    let epilogue = Epilogue {
-        bias: None,
-        relu: false,
-    };
     let plan = Plan::<T>::new(set, shape, Direction::Gradient);
-    correlate_batch(set, &plan, (weights, epilogue), grad_output, grad_input);
+    correlate_batch(
+        set,
+        &plan,
+        (weights, Epilogue::NONE),
+        grad_output,
+        grad_input,
+    );
 }
 
 /// The gradient with respect to the weights, row-major `[3, 3, inputs, outputs]`. Empty lanes of
@@ -227,7 +224,7 @@ fn correlate_batch<T: Transform>(
                         epilogue,
                         tile_rows: band * band_rows..plan.tile_rows().min((band + 1) * band_rows),
                         target: PlaneTarget::whole(
-                            plan,
+                            plan.result_size(),
                             shared.start().wrapping_add(block * result_len),
                         ),
                         scratch,

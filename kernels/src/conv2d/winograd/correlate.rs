@@ -167,12 +167,12 @@ pub(crate) struct PlaneTarget {
 }
 
 impl PlaneTarget {
-    /// A block in lanes.
-    pub(crate) fn whole<T>(plan: &Plan<T>, start: *mut f32) -> Self {
+    /// A block in lanes, of so many rows and columns.
+    pub(crate) fn whole([rows, columns]: [usize; 2], start: *mut f32) -> Self {
         Self {
             start,
-            channel_stride: plan.result.len(),
-            row_stride: plan.result.columns * LANES,
+            channel_stride: rows * columns * LANES,
+            row_stride: columns * LANES,
         }
     }
 }
