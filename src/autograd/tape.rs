@@ -1,6 +1,8 @@
 //! The tape: recorded operations, their values and gradients.
 
 use taskweave_kernels::buffer::Buffer;
+use taskweave_kernels::dispatch;
+use taskweave_kernels::update::Update;
 
 use super::op::{Backward, Forward, Mode, Op};
 use super::pool::Pool;
@@ -22,12 +24,28 @@ struct Node {
     first_use: Option<usize>,
 }
 
-/// Takes a parameter, its value and its gradient as soon as that is complete.
-type Consumer<'a> = dyn FnMut(Var, &mut Tensor, &Tensor) + 'a;
+/// Changes parameters by their gradients, each as soon as its gradient is complete.
+pub trait Learner {
+    /// The step to take of a parameter, whose value is this; `None` leaves it as it is. An operation
+    /// that can takes the step on its way, and the gradient is never stored.
+    fn step<'a>(&'a mut self, parameter: Var, value: &'a mut Tensor) -> Option<Update<'a>>;
+
+    /// Takes a gradient that was stored.
+    fn learn(&mut self, parameter: Var, value: &mut Tensor, grad: &Tensor) {
+        if let Some(update) = self.step(parameter, value) {
+            update.apply(dispatch::active(), grad.data());
+        }
+    }
+}
 
 impl Node {
     fn is_parameter(&self) -> bool {
         self.needs_grad && matches!(self.source, Source::Leaf)
+    }
+
+    /// Whether this is a parameter whose gradient is complete once the walk back has been at `index`.
+    fn is_parameter_complete_at(&self, index: usize) -> bool {
+        self.is_parameter() && self.first_use.is_none_or(|first| first == index)
     }
 }
 
@@ -173,24 +191,25 @@ impl Tape {
         self.walk_back(losses, None)
     }
 
-    /// Like [`backward`](Self::backward), but hands each parameter and its gradient to `consume` as
-    /// soon as that is complete, and keeps no gradient. Nothing that is still to be computed reads
-    /// the value, so that it may be updated there and then.
+    /// Like [`backward`](Self::backward), but lets a learner change each parameter as soon as its
+    /// gradient is complete, when nothing that is still to be computed reads the value. Keeps no
+    /// gradient, and gives the memory of each computed value on once it was read for the last time:
+    /// those values are empty until the next [`forward`](Self::forward).
     ///
     /// # Errors
-    /// When a loss has more than one element; nothing is handed over then.
-    pub fn backward_into(
+    /// When a loss has more than one element; nothing has changed then.
+    pub fn learn(
         &mut self,
         losses: &[(Var, f32)],
-        mut consume: impl FnMut(Var, &mut Tensor, &Tensor),
+        learner: &mut impl Learner,
     ) -> Result<(), TensorError> {
-        self.walk_back(losses, Some(&mut consume))
+        self.walk_back(losses, Some(learner))
     }
 
     fn walk_back(
         &mut self,
         losses: &[(Var, f32)],
-        mut consume: Option<&mut Consumer<'_>>,
+        mut learner: Option<&mut dyn Learner>,
     ) -> Result<(), TensorError> {
         for &(loss, _) in losses {
             self.values[loss.0].item()?;
@@ -214,9 +233,13 @@ impl Tape {
                 continue;
             }
             if self.nodes[index].needs_grad {
-                self.propagate(index, &mut written, &mut grad_inputs);
-                if let Some(consume) = &mut consume {
-                    self.hand_over(index, *consume);
+                let learner = learner.as_mut().map(|learner| &mut **learner as _);
+                self.propagate(index, &mut written, &mut grad_inputs, learner);
+            }
+            if let Some(learner) = &mut learner {
+                self.hand_over(index, *learner);
+                if matches!(self.nodes[index].source, Source::Op { .. }) {
+                    self.give_value(index);
                 }
             }
         }
@@ -224,20 +247,18 @@ impl Tape {
     }
 
     /// Hands over the gradients that are complete once the walk back has been at `index`.
-    fn hand_over(&mut self, index: usize, consume: &mut Consumer<'_>) {
+    fn hand_over(&mut self, index: usize, learner: &mut dyn Learner) {
         let (inputs, own) = match &self.nodes[index].source {
             Source::Op { inputs, .. } => (&inputs[..], None),
             // A parameter that is a loss itself.
             Source::Leaf => (&[][..], Some(Var(index))),
         };
         for &var in inputs.iter().chain(&own) {
-            let node = &self.nodes[var.0];
-            let is_complete = node.first_use.is_none_or(|first| first == index);
-            if !(node.is_parameter() && is_complete) {
+            if !self.nodes[var.0].is_parameter_complete_at(index) {
                 continue;
             }
             if let Some(grad) = self.grads[var.0].take() {
-                consume(var, &mut self.values[var.0], &grad);
+                learner.learn(var, &mut self.values[var.0], &grad);
                 self.pool.give(grad);
             }
         }
@@ -254,14 +275,17 @@ impl Tape {
                 continue;
             }
             if matches!(self.nodes[index].source, Source::Op { .. }) {
-                let value =
-                    std::mem::replace(&mut self.values[index], Tensor::zeros_row_major([0]));
-                self.pool.give(value);
+                self.give_value(index);
             }
             if let Some(grad) = self.grads[index].take() {
                 self.pool.give(grad);
             }
         }
+    }
+
+    fn give_value(&mut self, index: usize) {
+        let value = std::mem::replace(&mut self.values[index], Tensor::zeros_row_major([0]));
+        self.pool.give(value);
     }
 
     /// Gives memory that nobody uses now back to the system: that of released values and gradients,
@@ -327,6 +351,7 @@ impl Tape {
         index: usize,
         written: &mut [bool],
         grad_inputs: &mut Vec<Option<Tensor>>,
+        mut learner: Option<&mut dyn Learner>,
     ) {
         let Some(mut grad_output) = self.grads[index].take() else {
             return;
@@ -336,9 +361,23 @@ impl Tape {
             return;
         };
         grad_inputs.clear();
+        let mut updated = None;
         for (position, var) in inputs.iter().enumerate() {
             // An input that occurs twice in one operation gets its second gradient apart.
             let shared = written[var.0] || inputs[..position].contains(var);
+            let is_its_own = self.nodes[var.0].is_parameter_complete_at(index)
+                && !shared
+                && !inputs[position + 1..].contains(var);
+            if let Some(learner) = &mut learner
+                && is_its_own
+                && updated.is_none()
+                && op.updates(position)
+                && learner.step(*var, &mut self.values[var.0]).is_some()
+            {
+                updated = Some((position, *var));
+                grad_inputs.push(None);
+                continue;
+            }
             let own = if shared {
                 None
             } else {
@@ -360,6 +399,23 @@ impl Tape {
             grad_output: &mut grad_output,
             grad_inputs,
         });
+        if let (Some((position, var)), Some(learner)) = (updated, learner) {
+            let empty = Tensor::zeros_row_major([0]);
+            let mut value = std::mem::replace(&mut self.values[var.0], empty);
+            if let Some(update) = learner.step(var, &mut value) {
+                let inputs: Vec<&Tensor> = inputs.iter().map(|var| &self.values[var.0]).collect();
+                let pass = Backward {
+                    mode: self.mode,
+                    inputs: &inputs,
+                    output: &self.values[index],
+                    saved: &mut self.saved[index],
+                    grad_output: &mut grad_output,
+                    grad_inputs: &mut [],
+                };
+                op.update(pass, position, update);
+            }
+            self.values[var.0] = value;
+        }
         for (var, grad) in inputs.iter().zip(grad_inputs.drain(..)) {
             let Some(grad) = grad else { continue };
             match &mut self.grads[var.0] {

@@ -14,7 +14,7 @@ use super::tiles::{Ahead, GradOutput, Input, Place, Plane, Square, transform_squ
 use super::transform::{MOST_POINTS, Transform};
 use crate::conv2d::{Conv2dShape, Shared};
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::tile::{Finish, Tile, TileKernel, micro_kernel};
+use crate::gemm::tile::{Store, Tile, TileKernel, micro_kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
@@ -283,19 +283,18 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                     c_vector: LANES,
                     rows: ROWS.min(plan.inputs - row),
                     last_lanes: LANES,
-                    finish: Finish {
+                    finish: Store {
                         held,
-                        bias: std::ptr::null(),
-                        relu: false,
+                        ..Store::PLAIN
                     },
                 };
                 // SAFETY: the transformed input has room for whole panels, both operands hold
                 // sixteen images of every tile, and only rows that there are are written.
                 unsafe {
                     match used {
-                        1 => micro_kernel::<I, ROWS, 1, CHANNEL>(isa, &tile),
-                        2 => micro_kernel::<I, ROWS, 2, CHANNEL>(isa, &tile),
-                        _ => micro_kernel::<I, ROWS, VECTORS, CHANNEL>(isa, &tile),
+                        1 => micro_kernel::<I, _, ROWS, 1, CHANNEL>(isa, &tile),
+                        2 => micro_kernel::<I, _, ROWS, 2, CHANNEL>(isa, &tile),
+                        _ => micro_kernel::<I, _, ROWS, VECTORS, CHANNEL>(isa, &tile),
                     }
                 }
                 for ahead in &mut *ahead {
