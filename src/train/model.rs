@@ -1,5 +1,6 @@
 //! One net, or one net per task, on a tape, with who owns which weight.
 
+use smallvec::SmallVec;
 use taskweave_kernels::dispatch;
 use taskweave_kernels::lanes::{self, PixelGather, PixelScale};
 use taskweave_kernels::update::Update;
@@ -298,7 +299,7 @@ impl Model {
     /// # Errors
     /// When a batch holds no image, or a label is no class.
     pub fn forward(&mut self, tasks: &[usize]) -> Result<(), TrainError> {
-        let losses: Vec<_> = tasks
+        let losses: SmallVec<[Var; 8]> = tasks
             .iter()
             .map(|&task| self.tasks[task].network.loss)
             .collect();

@@ -126,11 +126,6 @@ impl<T: Transform> Plan<T> {
         [self.result.rows, self.result.columns]
     }
 
-    /// Rows of tiles; each is [`Transform::OUTPUTS`] rows of the result, the last one perhaps less.
-    pub(crate) fn tile_rows(&self) -> usize {
-        self.tiles[0]
-    }
-
     /// Floats of the transformed weights.
     pub(crate) fn weights_len(&self) -> usize {
         self.results.div_ceil(self.panel_rows) * self.panel_len()
