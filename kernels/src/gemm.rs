@@ -13,6 +13,7 @@ use crate::dispatch::InstructionSet;
 use crate::lanes::LANES;
 pub use crate::naive::{Gemm, Matrix};
 
+pub(crate) mod deep;
 pub(crate) mod driver;
 pub(crate) mod epilogue;
 pub(crate) mod pack;
