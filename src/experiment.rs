@@ -114,10 +114,24 @@ pub struct Protocol {
     pub dedicated_weights: Initializer,
     /// Initial weights of the multitask net.
     pub multitask_weights: Initializer,
+    /// The optimiser of a dedicated net.
+    pub dedicated_optimizer: OptimizerSpec,
+    /// The optimiser of the multitask net.
+    pub multitask_optimizer: OptimizerSpec,
     /// Who owns which weight of the multitask net.
     pub owners: OwnerSettings,
     /// How every net is trained.
     pub training: Training,
+}
+
+impl Protocol {
+    /// The optimiser of a net.
+    pub fn optimizer(&self, kind: ModelKind) -> OptimizerSpec {
+        match kind {
+            ModelKind::Dedicated => self.dedicated_optimizer,
+            ModelKind::Multitask => self.multitask_optimizer,
+        }
+    }
 }
 
 /// How the owners of the weights are chosen.
@@ -134,8 +148,6 @@ pub struct OwnerSettings {
 /// How a net is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Training {
-    /// The optimiser.
-    pub optimizer: OptimizerSpec,
     /// Images in a step.
     pub batch: usize,
     /// The most epochs.

@@ -5,7 +5,7 @@ use std::fmt;
 use taskweave_kernels::{dispatch, peak};
 
 use super::plan::{PlannedModel, planned_models};
-use super::{Experiment, RunSettings, Training};
+use super::{Experiment, Protocol, RunSettings};
 use crate::files::size_text;
 
 /// Share of the FMA peak that a training run reaches, about, with all that is no multiply-add.
@@ -39,7 +39,8 @@ impl Estimate {
         train_images: &[usize],
         data_bytes: usize,
     ) -> Self {
-        let training = &experiment.protocol(settings.protocol).training;
+        let protocol = experiment.protocol(settings.protocol);
+        let training = &protocol.training;
         let threads = rayon::current_num_threads();
         let flops = peak::fma_peak_gflops(dispatch::active(), threads) * 1e9;
         let epoch_seconds = |task: usize| {
@@ -60,13 +61,13 @@ impl Estimate {
             seconds_per_epoch: nets.map(|&task| epoch_seconds(task)).sum(),
             usual_epochs: most_epochs.min(USUAL_EPOCHS),
             most_epochs,
-            memory: data_bytes + size_of::<f32>() * most_floats(experiment, training, &planned),
+            memory: data_bytes + size_of::<f32>() * most_floats(experiment, protocol, &planned),
         }
     }
 }
 
 /// The most floats in memory at a time: what is kept of the models before, and the one in training.
-fn most_floats(experiment: &Experiment, training: &Training, planned: &[PlannedModel]) -> usize {
+fn most_floats(experiment: &Experiment, protocol: &Protocol, planned: &[PlannedModel]) -> usize {
     let weights = |model: &PlannedModel| -> usize {
         let tasks = model.tasks.iter();
         tasks
@@ -78,7 +79,7 @@ fn most_floats(experiment: &Experiment, training: &Training, planned: &[PlannedM
     for model in planned {
         // Weights, their best values, and what the optimiser keeps; gradients and activations are
         // those of one task at a time.
-        let kept = weights(model) * (2 + training.optimizer.state_buffers());
+        let kept = weights(model) * (2 + protocol.optimizer(model.kind).state_buffers());
         let shared = model.tasks.iter().map(|&task| {
             let net = &experiment.nets[task];
             let mut values = net.activations();
@@ -87,7 +88,7 @@ fn most_floats(experiment: &Experiment, training: &Training, planned: &[PlannedM
             // Beside every value the gradients on both sides of a layer, and memory of a value's size
             // that happens to be too small for what is wanted next.
             let gradients: usize = values.iter().rev().take(3).sum();
-            net.parameter_count() + training.batch * (sum + gradients)
+            net.parameter_count() + protocol.training.batch * (sum + gradients)
         });
         most = most.max(before + kept + shared.max().unwrap_or(0));
         before += weights(model);

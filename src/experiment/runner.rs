@@ -186,7 +186,7 @@ impl Runner<'_> {
         let tasks = planned.tasks.iter();
         let train: Vec<TaskImages<'_>> = tasks.map(|&task| self.data[task].train).collect();
         let resumed = match &mut self.checkpoints {
-            Some(kept) => kept.resume(planned, training.optimizer, model)?,
+            Some(kept) => kept.resume(planned, self.protocol.optimizer(planned.kind), model)?,
             None => None,
         };
         let (mut phases, mut state) = match resumed {
@@ -246,7 +246,7 @@ impl Runner<'_> {
     ) -> FitSettings {
         let training = &self.protocol.training;
         FitSettings {
-            optimizer: training.optimizer,
+            optimizer: self.protocol.optimizer(planned.kind),
             epochs: self.settings.epochs.unwrap_or(training.epochs),
             validation_split: training.validation_split,
             early_stopping: training.early_stopping,

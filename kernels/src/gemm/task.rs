@@ -94,8 +94,8 @@ impl<E: Epilogue> Task<'_, E> {
         )
     }
 
-    /// What to ask for during one tile: of lanes, which come from memory, the part of the next panel
-    /// or strip that falls to this one.
+    /// What to ask for during one tile: the part of the next panel or strip that falls to this one,
+    /// where those come from memory or the third-level cache.
     #[inline(always)]
     fn ahead<const ROWS: usize, const VECTORS: usize>(
         &self,
@@ -111,15 +111,21 @@ impl<E: Epilogue> Task<'_, E> {
                 outer_stride: operands.a_outer,
                 inner_stride: ROWS.div_ceil(strips),
             },
-            (Broadcast::Matrix(_), Vectors::Lanes(_))
+            (Broadcast::Matrix(_), Vectors::Lanes(_) | Vectors::Packed(_))
                 if strip + 1 < strips && operands.inner > 0 =>
             {
+                // Lines of the next strip, of whose vectors each has its own lines or all share them.
                 let line = panel * VECTORS * operands.inner / panels;
-                let (vector, line) = (line / operands.inner, line % operands.inner);
+                let offset = match self.product.b {
+                    Vectors::Lanes(_) => {
+                        line / operands.inner * operands.b_vector + line % operands.inner * LANES
+                    }
+                    _ => line * LANES,
+                };
                 Ahead {
-                    start: operands.b.wrapping_add(
-                        (strip + 1) * operands.b_strip + vector * operands.b_vector + line * LANES,
-                    ),
+                    start: operands
+                        .b
+                        .wrapping_add((strip + 1) * operands.b_strip + offset),
                     outer_stride: 0,
                     inner_stride: (VECTORS * LANES).div_ceil(panels),
                 }
