@@ -12,6 +12,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 REQUIREMENTS = HERE / "requirements.txt"
 REQUIREMENTS_NO_DEPS = HERE / "requirements-no-deps.txt"
+# The one the requirements were tried with; Python brings older ones.
+PIP = "pip==26.3"
 
 # Most of the peers' memory comes from malloc, which by its default gives large blocks back to the
 # system after every step and takes them again as fresh 4 KB pages. This keeps them, in huge pages
@@ -59,6 +61,7 @@ def peers_python(folder: Path) -> Path:
     print(f"installing the peers into {folder}", file=sys.stderr)
     _run([sys.executable, "-m", "venv", folder])
     pip: list[str | Path] = [python, "-m", "pip", "install", "--only-binary", ":all:"]
+    _run([*pip, PIP])
     _run([*pip, "--requirement", REQUIREMENTS])
     _run([*pip, "--no-deps", "--requirement", REQUIREMENTS_NO_DEPS])
     stamp.write_text(wanted)
