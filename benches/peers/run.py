@@ -141,8 +141,9 @@ def measure(report: Report, plan: Plan, works: list[Work], json_file: Path | Non
 
 def main() -> int:
     options = arguments()
-    # An ending from outside must end the workers too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Either must end the workers too, even where a shell has us ignore Ctrl-C in the background.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     works = [
         work for work in all_works(options.batch) if not options.only or work.key in options.only
     ]
