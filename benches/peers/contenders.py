@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,10 +31,8 @@ def last_line(text: str) -> str:
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Ends a process that leads its own group, and whatever it started, stopped or not."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -83,10 +82,8 @@ class Worker:
         kill_group(self._process)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
         self._errors.close()
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,9 @@ def speed_table(works: list[WorkResult]) -> str:
 def memory_table(works: list[WorkResult]) -> str:
     """Peak resident memory of each process; what the peer's share is after import and building."""
     lines = [
-        row(["work", "taskweave", "peer", "peer, peak", "before its first step", "taskweave / peer"]),
+        row(
+            ["work", "taskweave", "peer", "peer, peak", "before its first step", "taskweave / peer"]
+        ),
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for work in works:

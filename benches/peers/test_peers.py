@@ -218,7 +218,7 @@ class Processes(unittest.TestCase):
         self.assertEqual(result.tried, [])
 
     def test_idle_worker_is_stopped_and_closing_ends_it(self) -> None:
-        job = {"options": {}}
+        job: dict[str, dict[str, bool]] = {"options": {}}
         worker = Worker(self.plan.launches["fake_worker", False], job)
         pid = worker._process.pid
         status = Path(f"/proc/{pid}/status")

@@ -43,14 +43,16 @@ class Work:
         """Numbers that every contender must say it has; none where the work is one operation."""
         if "net" not in self.job:
             return None
-        return NETS[self.job["net"]].parameters() * self.job.get("tasks", 1)
+        tasks: int = self.job.get("tasks", 1)
+        return NETS[self.job["net"]].parameters() * tasks
 
     @property
     def owned(self) -> int | None:
         """Positions that the tasks of a masked net own together."""
         if self.job.get("percentile") is None:
             return None
-        return NETS[self.job["net"]].owned(self.job["percentile"]) * self.job["tasks"]
+        tasks: int = self.job["tasks"]
+        return NETS[self.job["net"]].owned(self.job["percentile"]) * tasks
 
 
 EAGER = Setting("eager")

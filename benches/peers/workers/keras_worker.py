@@ -29,7 +29,7 @@ def single(net: nets.Net) -> keras.Model:
     return keras.Sequential(layers)
 
 
-def beyondml_layers() -> types.ModuleType:
+def beyondml_layers() -> Any:
     # The package imports PyTorch for its other half, which would bring a second set of threads.
     sys.modules["beyondml.pt"] = types.ModuleType("beyondml.pt")
     import beyondml.tflow.layers
@@ -66,9 +66,7 @@ def masked(net: nets.Net, tasks: int, percentile: float) -> tuple[keras.Model, i
     return keras.Model(inputs, values), owned
 
 
-def exclusive(
-    random: np.random.Generator, shape: tuple[int, ...], percentile: float
-) -> np.ndarray:
+def exclusive(random: np.random.Generator, shape: tuple[int, ...], percentile: float) -> np.ndarray:
     """A mask `[tasks, ...]` in which every task owns its share of the positions alone."""
     mask = np.zeros(shape, dtype=np.float32).reshape(shape[0], -1)
     count = nets.share(mask.shape[1], percentile)
@@ -95,7 +93,7 @@ def by_train_on_batch(
 def by_function(
     model: keras.Model, images: list[tf.Tensor], labels: list[tf.Tensor], xla: bool
 ) -> Callable[[], float]:
-    """A training step of one's own, without what `train_on_batch` does around it."""
+    """A training step of our own, without what `train_on_batch` does around it."""
     loss_of_task = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.Adam()
     optimizer.build(model.trainable_variables)

@@ -58,7 +58,7 @@ def _turn(prepared: Prepared, repetitions: int) -> dict[str, Any]:
 
 
 def serve(prepare: Callable[[Job], Prepared]) -> None:
-    """Answers the harness until its input ends; `prepare` is called once and imports what it needs."""
+    """Answers the harness until its input ends; `prepare` is called once, with the job."""
     # Frameworks print to standard output as they like; the answers keep a way of their own.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -54,7 +54,7 @@ def gemm(job: Job) -> Callable[[], float]:
 
     def once() -> float:
         torch.matmul(a, b, out=c)
-        return c[0, 0].item()
+        return float(c[0, 0])
 
     return once
 
@@ -71,7 +71,7 @@ def conv(job: Job) -> Callable[[], float]:
     def forward() -> torch.Tensor:
         return functional.conv2d(x, weight, bias, padding=1)
 
-    def backward(wanted: list[bool]) -> tuple[torch.Tensor, ...]:
+    def backward(wanted: list[bool]) -> Any:
         return torch.ops.aten.convolution_backward(
             grad, x, weight, [channels], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
         )
@@ -85,7 +85,7 @@ def conv(job: Job) -> Callable[[], float]:
 
     def once() -> float:
         with torch.no_grad():
-            return work()[0, 0, 0, 0].item()
+            return float(work()[0, 0, 0, 0])
 
     return once
 
@@ -114,7 +114,7 @@ def step(job: Job) -> tuple[Callable[[], float], int]:
         loss = forward()
         loss.backward()
         optimizer.step()
-        return loss.item()
+        return float(loss)
 
     return once, sum(parameter.numel() for parameter in parameters)
 
@@ -136,7 +136,7 @@ def infer(job: Job) -> tuple[Callable[[], float], int]:
     # `no_grad`, not `inference_mode`: freezing refuses inference tensors.
     def once() -> float:
         with torch.no_grad():
-            return forward(x)[0, 0].item()
+            return float(forward(x)[0, 0])
 
     return once, sum(parameter.numel() for parameter in model.parameters())
 
