@@ -1,0 +1,1 @@
+"""The peers' side of the harness: one process per peer and setting."""
