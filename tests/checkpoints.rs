@@ -70,6 +70,8 @@ fn net(channels: usize) -> NetSpec {
 /// Everything that a run carries from epoch to epoch, on a small scale.
 fn experiment() -> Experiment {
     let protocol = Protocol {
+        dedicated_optimizer: OptimizerSpec::adam(),
+        multitask_optimizer: OptimizerSpec::sgd(),
         dedicated_weights: Initializer::GlorotUniform,
         multitask_weights: Initializer::HeNormal,
         owners: OwnerSettings {
@@ -78,7 +80,6 @@ fn experiment() -> Experiment {
             selection_images: 50,
         },
         training: Training {
-            optimizer: OptimizerSpec::adam(),
             batch: 16,
             epochs: EPOCHS,
             validation_split: 0.2,

@@ -68,6 +68,13 @@ fn an_interrupted_run_says_how_to_go_on_and_ends_the_same() {
         assert!(message.contains(part), "{message}");
         assert!(output.stdout.is_empty());
     }
+    let output = taskweave(&["run", "quickstart", "--out", path]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(
+        message.contains("holds a run that did not end"),
+        "{message}"
+    );
     let output = taskweave(&["run", "digits-fashion-mlp", "--resume", path]);
     assert_eq!(output.status.code(), Some(1));
     let message = text(&output.stderr);

@@ -67,7 +67,10 @@ fn epoch_count(text: &str) -> Result<usize, String> {
 pub(super) fn run(args: &RunArgs, out: &mut (impl Write + Send)) -> Result<(), Failure> {
     let experiment = experiment::find(&args.experiment)?;
     let mut resumed = resumed(args, &experiment)?;
-    let folder = args.out.as_deref().map(OutputFolder::create).transpose()?;
+    let folder = match &args.out {
+        Some(path) => Some(new_folder(path, resumed.is_some())?),
+        None => None,
+    };
     let settings = resumed
         .as_ref()
         .map_or_else(|| settings(args), |kept| *kept.settings());
@@ -79,7 +82,7 @@ pub(super) fn run(args: &RunArgs, out: &mut (impl Write + Send)) -> Result<(), F
         }
         if let Some(kept) = &resumed {
             kept.check_data(&experiment, &data)?;
-            warn_of_instruction_set(kept);
+            warn_of_changed_kernels(kept);
         }
         let mut checkpoints = match (resumed.take(), folder) {
             (Some(kept), _) => Some(kept),
@@ -135,6 +138,19 @@ impl From<ProtocolArg> for ProtocolName {
             ProtocolArg::Reference => Self::Reference,
         }
     }
+}
+
+/// The folder for a run's results, which must not hold an unfinished run unless that goes on.
+fn new_folder(path: &Path, resumes: bool) -> Result<OutputFolder, Failure> {
+    let folder = OutputFolder::create(path)?;
+    if !resumes && Checkpoints::stand_in(&folder) {
+        return Err(Failure::error(format!(
+            "{path} holds a run that did not end: go on with it by --resume {path}, give --out \
+             another folder, or remove the checkpoint.safetensors there",
+            path = path.display()
+        )));
+    }
+    Ok(folder)
 }
 
 fn settings(args: &RunArgs) -> RunSettings {
@@ -195,14 +211,10 @@ fn resumed(args: &RunArgs, experiment: &Experiment) -> Result<Option<Checkpoints
     Ok(Some(kept))
 }
 
-fn warn_of_instruction_set(kept: &Checkpoints) {
-    let (begun, active) = (
-        kept.instruction_set(),
-        taskweave_kernels::dispatch::active().name(),
-    );
-    if begun != active {
+fn warn_of_changed_kernels(kept: &Checkpoints) {
+    if let Some([begun, active]) = kept.changed_kernels() {
         tell!(
-            "warning: the run was begun on {begun} and goes on with {active}: the last bits will \
+            "warning: the run was begun on {begun} and goes on with {active}: the last bits may \
              differ from those of a run on one of them"
         );
     }

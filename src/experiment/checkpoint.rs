@@ -10,7 +10,7 @@ mod tensors;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use taskweave_kernels::dispatch;
+use taskweave_kernels::{conv2d, dispatch};
 
 use super::model_file::{self, StoredTensor};
 use super::plan::PlannedModel;
@@ -31,6 +31,9 @@ struct Header {
     format_version: u32,
     program_version: String,
     instruction_set: String,
+    /// The way to convolve that was forced, if one was.
+    #[serde(default)]
+    convolution: Option<String>,
     experiment: String,
     settings: RunSettings,
     /// The experiment as it is run, to be held to the program's own.
@@ -111,7 +114,18 @@ pub struct Checkpoints {
     resumed: Option<MappedBytes>,
 }
 
+/// The way to convolve that the environment forces, if it does.
+fn forced_convolution() -> Option<&'static str> {
+    let method = conv2d::method_from_env().ok().flatten();
+    method.map(conv2d::Method::name)
+}
+
 impl Checkpoints {
+    /// Whether a folder holds the checkpoint of an unfinished run.
+    pub fn stand_in(folder: &OutputFolder) -> bool {
+        folder.file(FILE_NAME).exists()
+    }
+
     /// The checkpoints of a run that begins. Nothing is written yet.
     pub fn begin(
         folder: OutputFolder,
@@ -125,6 +139,7 @@ impl Checkpoints {
                 format_version: FORMAT_VERSION,
                 program_version: env!("CARGO_PKG_VERSION").to_owned(),
                 instruction_set: dispatch::active().name().to_owned(),
+                convolution: forced_convolution().map(str::to_owned),
                 experiment: experiment.name.to_owned(),
                 settings: *settings,
                 definition: definition(experiment, settings),
@@ -169,9 +184,19 @@ impl Checkpoints {
         &self.header.settings
     }
 
-    /// The instruction set that the run began on: only there does it end the same to the last bit.
-    pub fn instruction_set(&self) -> &str {
-        &self.header.instruction_set
+    /// What the run was begun with and what it goes on with, where these are other kernels: then it
+    /// does not end the same to the last bit.
+    pub fn changed_kernels(&self) -> Option<[String; 2]> {
+        let name = |set: &str, convolution: Option<&str>| match convolution {
+            None => set.to_owned(),
+            Some(method) => format!("{set} and {}={method}", conv2d::ENV),
+        };
+        let begun = name(
+            &self.header.instruction_set,
+            self.header.convolution.as_deref(),
+        );
+        let active = name(dispatch::active().name(), forced_convolution());
+        (begun != active).then_some([begun, active])
     }
 
     /// Whether these are the images that the run began with.

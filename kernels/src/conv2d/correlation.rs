@@ -37,22 +37,32 @@ pub struct UnknownMethod {
     pub name: String,
 }
 
-/// The method that the environment forces, if it does.
+/// The method that the environment forces, if it does; an empty value forces none.
 ///
 /// # Errors
 /// When the variable holds anything but `direct` or `winograd`.
 pub fn method_from_env() -> Result<Option<Method>, UnknownMethod> {
-    match env::var_os(ENV) {
-        None => Ok(None),
-        Some(name) if name == "direct" => Ok(Some(Method::Direct)),
-        Some(name) if name == "winograd" => Ok(Some(Method::Winograd)),
-        Some(name) => Err(UnknownMethod {
+    let Some(name) = env::var_os(ENV).filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let mut methods = [Method::Direct, Method::Winograd].into_iter();
+    match methods.find(|method| name == method.name()) {
+        Some(method) => Ok(Some(method)),
+        None => Err(UnknownMethod {
             name: name.to_string_lossy().into_owned(),
         }),
     }
 }
 
 impl Method {
+    /// The name that [`ENV`] knows this method by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Winograd => "winograd",
+        }
+    }
+
     /// The method for a shape: what the environment forces, read once, else what is faster.
     pub fn of(shape: &Conv2dShape) -> Self {
         static FORCED: OnceLock<Option<Method>> = OnceLock::new();
