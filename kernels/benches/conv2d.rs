@@ -114,12 +114,13 @@ fn affine<'a>(weights: &'a [f32], bias: &'a [f32]) -> Affine<'a> {
     }
 }
 
-/// Holds values to the expected ones by the documented error of Winograd's method: 1.1e-6 of the
-/// root mean square of the values, of which nine deviations are granted.
+/// Holds values to the expected ones. The root mean square error of Winograd's method is documented
+/// as 1.1e-6 of that of the values; that of a single value is at most 1.5e-5 here, of which twice as
+/// much is granted. A product too few or too many is off by some 1e-1.
 fn hold(actual: &[f32], expected: &[f64]) {
     let squares: f64 = expected.iter().map(|value| value * value).sum();
     let typical = (squares / expected.len() as f64).sqrt();
-    assert_close(actual, expected, Tolerance::absolute(1e-5 * typical));
+    assert_close(actual, expected, Tolerance::absolute(3e-5 * typical));
 }
 
 /// A few images, and what the plain loops make of them.
