@@ -1,4 +1,4 @@
-//! Training: the fit loop, early stopping, and what an onlooker is told.
+//! Training: the fit loop, early stopping, what an onlooker is told, and steps to time.
 
 mod batches;
 mod early_stopping;
@@ -11,6 +11,7 @@ mod model;
 mod observer;
 mod select;
 mod state;
+mod workload;
 
 pub use batches::TaskImages;
 pub use early_stopping::{EarlyStopping, EarlyStoppingSettings, Verdict};
@@ -22,3 +23,4 @@ pub use model::{Model, TaskNet};
 pub use observer::{Observer, Silent, StepReport};
 pub use select::{Importance, owners_by_importance, select_owners};
 pub use state::{FitState, Snapshot};
+pub use workload::{Workload, WorkloadSettings};

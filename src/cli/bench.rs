@@ -1,29 +1,25 @@
 //! `taskweave bench`: how fast this machine runs the kernels, beside its own limit.
 
 use std::io::Write;
-use std::time::Instant;
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
-use taskweave_kernels::buffer::Buffer;
-use taskweave_kernels::{dispatch, lanes, peak};
 
 use super::{Failure, thread_count, with_threads};
-use crate::random::{Purpose, Stream};
 
 mod conv2d;
+mod every_set;
 mod gemm;
-mod step;
+mod measurement;
+mod model;
+mod operands;
+mod pool;
 
-/// Repetitions before any is counted.
-const WARM_UPS: usize = 3;
-/// Repetitions that are counted.
-const REPETITIONS: usize = 25;
+use measurement::{Bench, Load};
 
 /// The arguments of `taskweave bench`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  taskweave bench gemm\n  taskweave bench step --net mlp --batch 512 --json\n\nSet TASKWEAVE_ISA=portable|avx2|avx512 to measure another instruction set, TASKWEAVE_CONV=direct|winograd\nto measure another way to convolve."
+    after_help = "Examples:\n  taskweave bench gemm\n  taskweave bench conv2d --all-isas\n  taskweave bench step --net mlp --batch 512 --json\n\nSet TASKWEAVE_ISA=portable|avx2|avx512 to measure another instruction set, TASKWEAVE_CONV=direct|winograd\nto measure another way to convolve."
 )]
 pub(super) struct BenchArgs {
     #[command(subcommand)]
@@ -33,14 +29,42 @@ pub(super) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum Work {
     /// Matrix products: row-major, and the three of a dense layer
-    #[command(after_help = "Example:\n  taskweave bench gemm --batch 512 --threads 2")]
+    #[command(
+        after_help = "Examples:\n  taskweave bench gemm --batch 512 --threads 2\n  taskweave bench gemm --all-isas --json"
+    )]
     Gemm(Common),
     /// The 3×3 convolutions of the convolutional net, forward and both gradients
-    #[command(after_help = "Example:\n  taskweave bench conv2d --batch 512 --threads 2")]
+    #[command(
+        after_help = "Examples:\n  taskweave bench conv2d --batch 512 --threads 2\n  TASKWEAVE_CONV=direct taskweave bench conv2d"
+    )]
     Conv2d(Common),
+    /// The poolings of the convolutional net, by maximum and by average, forward and gradient
+    #[command(
+        after_help = "Example:\n  taskweave bench pool --all-isas\n\nPooling is bound by memory: its rate is in bytes read and written."
+    )]
+    Pool(Common),
     /// One training step: forward, backward and Adam
-    #[command(after_help = "Example:\n  taskweave bench step --net mlp --json")]
+    #[command(
+        after_help = "Examples:\n  taskweave bench step --net mlp --json\n  taskweave bench step --net convnet --tasks 2 --percentile 80\n\nWith several tasks, each has a batch of its own and owns the weights of largest magnitude that no\ntask before it took, as many as lie above the percentile."
+    )]
     Step {
+        #[command(flatten)]
+        common: Common,
+        /// Which net
+        #[arg(long, value_enum, default_value_t = Net::Mlp)]
+        net: Net,
+        /// Tasks that share the net, each with a batch of its own
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = task_count)]
+        tasks: usize,
+        /// Percentile of the weights below which a task owns nothing, with several tasks [default: 80]
+        #[arg(long, value_name = "P", value_parser = percentile)]
+        percentile: Option<f64>,
+    },
+    /// The prediction of a batch: pixels packed, forward, the largest logit
+    #[command(
+        after_help = "Examples:\n  taskweave bench infer --net convnet --batch 512\n  taskweave bench infer --net mlp --batch 1 --repetitions 200"
+    )]
+    Infer {
         #[command(flatten)]
         common: Common,
         /// Which net
@@ -57,6 +81,12 @@ struct Common {
     /// Threads to compute on [default: all]
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
+    /// Repetitions that count, after some that do not
+    #[arg(long, value_name = "N", default_value_t = 25, value_parser = repetition_count)]
+    repetitions: usize,
+    /// Measure every instruction set of this machine, one after the other
+    #[arg(long)]
+    all_isas: bool,
     /// Print a JSON object per line, for scripts
     #[arg(long)]
     json: bool,
@@ -77,115 +107,70 @@ fn batch_size(text: &str) -> Result<usize, String> {
     }
 }
 
-/// One measurement.
-#[derive(Serialize)]
-struct Measurement {
-    name: String,
-    median_ms: f64,
-    min_ms: f64,
-    max_ms: f64,
-    gflops: f64,
-    fma_peak_gflops: f64,
-    share_of_peak: f64,
-    isa: &'static str,
-    threads: usize,
-    batch: usize,
+fn repetition_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(repetitions @ 1..=100_000) => Ok(repetitions),
+        _ => Err("a number of repetitions from 1 to 100000 is wanted".to_owned()),
+    }
+}
+
+fn task_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(tasks @ 1..=64) => Ok(tasks),
+        _ => Err("a number of tasks from 1 to 64 is wanted".to_owned()),
+    }
+}
+
+fn percentile(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(percentile) if (0.0..=100.0).contains(&percentile) => Ok(percentile),
+        _ => Err("a percentile from 0 to 100 is wanted".to_owned()),
+    }
+}
+
+impl Work {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Gemm(common) | Self::Conv2d(common) | Self::Pool(common) => common,
+            Self::Step { common, .. } | Self::Infer { common, .. } => common,
+        }
+    }
+
+    /// Refuses what does not go together.
+    fn check(&self) -> Result<(), Failure> {
+        match self {
+            Self::Step {
+                tasks: 1,
+                percentile: Some(percentile),
+                ..
+            } => Err(Failure::usage(format!(
+                "--percentile {percentile} shares the weights out between tasks, but there is one: \
+                 give --tasks 2 or more"
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 pub(super) fn run(args: &BenchArgs, out: &mut (impl Write + Send)) -> Result<(), Failure> {
-    let (Work::Gemm(common) | Work::Conv2d(common) | Work::Step { common, .. }) = &args.work;
+    args.work.check()?;
+    let common = args.work.common();
+    if common.all_isas {
+        return every_set::run(common.json, out);
+    }
     with_threads(common.threads, || {
-        if !common.json {
-            writeln!(
-                out,
-                "{:<34}{:>10}{:>10}{:>10}{:>10}{:>9}",
-                "", "median ms", "min ms", "max ms", "GFLOP/s", "of peak"
-            )?;
-        }
-        let mut print = |measurement: Measurement| print(&measurement, common.json, out);
+        let mut bench = Bench::new(common, out);
         match &args.work {
-            Work::Gemm(common) => {
-                print(gemm::row_major([common.batch, 1_000, 1_000], common.batch))?;
-                print(gemm::row_major([1_024; 3], common.batch))?;
-                gemm::dense_layer(common.batch, &mut print)
-            }
-            Work::Conv2d(common) => conv2d::layers(common.batch, &mut print),
-            Work::Step { common, net } => print(step::step(*net, common.batch)?),
+            Work::Gemm(_) => gemm::products(&mut bench),
+            Work::Conv2d(_) => conv2d::layers(&mut bench),
+            Work::Pool(_) => pool::layers(&mut bench),
+            Work::Step {
+                net,
+                tasks,
+                percentile,
+                ..
+            } => model::step(*net, *tasks, *percentile, &mut bench),
+            Work::Infer { net, .. } => model::infer(*net, &mut bench),
         }
     })
-}
-
-fn print(measurement: &Measurement, json: bool, out: &mut impl Write) -> Result<(), Failure> {
-    if json {
-        let line = serde_json::to_string(measurement)
-            .map_err(|error| Failure::error(format!("cannot print the figures: {error}")))?;
-        writeln!(out, "{line}")?;
-    } else {
-        writeln!(
-            out,
-            "{:<34}{:>10.3}{:>10.3}{:>10.3}{:>10.1}{:>8.1}%",
-            measurement.name,
-            measurement.median_ms,
-            measurement.min_ms,
-            measurement.max_ms,
-            measurement.gflops,
-            100.0 * measurement.share_of_peak
-        )?;
-    }
-    out.flush()?;
-    Ok(())
-}
-
-/// Times `work` of this many multiply-adds, with the FMA peak measured before and after.
-fn measure(
-    name: String,
-    batch: usize,
-    multiply_adds: usize,
-    mut work: impl FnMut(),
-) -> Measurement {
-    let (set, threads) = (dispatch::active(), rayon::current_num_threads());
-    for _ in 0..WARM_UPS {
-        work();
-    }
-    let peak_before = peak::fma_peak_gflops(set, threads);
-    let mut times: Vec<f64> = (0..REPETITIONS)
-        .map(|_| {
-            let start = Instant::now();
-            work();
-            start.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    let fma_peak_gflops = peak_before.max(peak::fma_peak_gflops(set, threads));
-    times.sort_by(f64::total_cmp);
-    let median_ms = times[times.len() / 2];
-    let gflops = 2.0 * multiply_adds as f64 / median_ms / 1e6;
-    Measurement {
-        name,
-        median_ms,
-        min_ms: times[0],
-        max_ms: times[times.len() - 1],
-        gflops,
-        fma_peak_gflops,
-        share_of_peak: gflops / fma_peak_gflops,
-        isa: set.name(),
-        threads,
-        batch,
-    }
-}
-
-fn noise(len: usize, index: u64) -> Buffer {
-    let mut stream = Stream::new(0, Purpose::Benchmark, 0, index);
-    let mut buffer = Buffer::zeroed(len);
-    for value in buffer.iter_mut() {
-        *value = stream.uniform() as f32 - 0.5;
-    }
-    buffer
-}
-
-/// Noise of so many images in lanes, empty lanes zero.
-fn lanes_of_noise(images: usize, features: usize, index: u64) -> Buffer {
-    let mut buffer = Buffer::zeroed(lanes::lanes_len(images, features));
-    let rows = noise(images * features, index);
-    lanes::pack(dispatch::active(), images, features, &rows, &mut buffer);
-    buffer
 }

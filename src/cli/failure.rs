@@ -41,6 +41,14 @@ impl Failure {
         }
     }
 
+    /// A process that was begun here failed with this exit code, and has said why.
+    pub(super) fn told(code: u8) -> Self {
+        Self {
+            message: None,
+            code,
+        }
+    }
+
     pub(super) fn report(&self) {
         if let Some(message) = &self.message {
             tell!("taskweave: {message}");

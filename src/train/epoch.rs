@@ -25,7 +25,7 @@ impl Totals {
         self.correct += batch.correct;
     }
 
-    fn mean_loss(&self) -> f64 {
+    pub(super) fn mean_loss(&self) -> f64 {
         self.loss / self.images as f64
     }
 

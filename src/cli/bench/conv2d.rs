@@ -1,46 +1,41 @@
 //! Convolutions: those of the convolutional net.
 
+use std::io::Write;
+
 use taskweave_kernels::buffer::Buffer;
 use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, Recorded};
 use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch;
 use taskweave_kernels::window::{Padding, Window};
 
-use super::{Failure, Measurement, lanes_of_noise, measure, noise};
+use super::operands::{lanes_of_noise, noise};
+use super::{Bench, Failure, Load};
 
 /// Channels in, channels out, height and width.
 const LAYERS: [[usize; 3]; 4] = [[1, 32, 28], [32, 32, 28], [32, 64, 27], [64, 64, 27]];
 
 /// Every layer forward and its two gradients, with relu.
-pub(super) fn layers(
-    images: usize,
-    print: &mut impl FnMut(Measurement) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+pub(super) fn layers<W: Write>(bench: &mut Bench<'_, W>) -> Result<(), Failure> {
     for [inputs, outputs, size] in LAYERS {
         let window = Window {
             kernel: [3, 3],
             stride: [1, 1],
             padding: Padding::Same,
         };
-        layer(
-            &Conv2dShape {
-                images,
-                inputs,
-                outputs,
-                height: size,
-                width: size,
-                window,
-            },
-            print,
-        )?;
+        let shape = Conv2dShape {
+            images: bench.batch(),
+            inputs,
+            outputs,
+            height: size,
+            width: size,
+            window,
+        };
+        layer(&shape, bench)?;
     }
     Ok(())
 }
 
-fn layer(
-    shape: &Conv2dShape,
-    print: &mut impl FnMut(Measurement) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+fn layer<W: Write>(shape: &Conv2dShape, bench: &mut Bench<'_, W>) -> Result<(), Failure> {
     let set = dispatch::active();
     let images = shape.images;
     let x = lanes_of_noise(images, shape.input_features(), 0);
@@ -50,7 +45,8 @@ fn layer(
     let mut grad_x = Buffer::zeroed(x.len());
     let (mut grad_weights, mut grad_bias) = (weights.clone(), bias.clone());
     let [kernel_height, kernel_width] = shape.window.kernel;
-    let work = images * shape.output_features() * kernel_height * kernel_width * shape.inputs;
+    let products = images * shape.output_features() * kernel_height * kernel_width * shape.inputs;
+    let load = Load::MultiplyAdds(products);
     let name = |pass: &str| {
         let (inputs, outputs) = (shape.inputs, shape.outputs);
         format!(
@@ -58,14 +54,14 @@ fn layer(
             shape.height, shape.width
         )
     };
-    print(measure(name("forward"), images, work, || {
+    bench.time(name("forward"), load, || {
         let layer = Affine {
             weights: &weights,
             bias: Some(&bias),
             activation: Activation::Relu,
         };
         conv2d::forward(set, shape, layer, &x, &mut y);
-    }))?;
+    })?;
     let recorded = Recorded {
         x: &x,
         weights: &weights,
@@ -73,19 +69,19 @@ fn layer(
         activation: Activation::Relu,
         max_pool: None,
     };
-    print(measure(name("grad input"), images, work, || {
+    bench.time(name("grad input"), load, || {
         let gradients = Gradients {
             input: Some(&mut grad_x),
             ..Gradients::default()
         };
         conv2d::backward(set, shape, recorded, &grad_output, gradients);
-    }))?;
-    print(measure(name("grad weights"), images, work, || {
+    })?;
+    bench.time(name("grad weights"), load, || {
         let gradients = Gradients {
             weights: Some(&mut grad_weights),
             bias: Some(&mut grad_bias),
             ..Gradients::default()
         };
         conv2d::backward(set, shape, recorded, &grad_output, gradients);
-    }))
+    })
 }

@@ -1,38 +1,42 @@
 //! Matrix products.
 
+use std::io::Write;
+
 use taskweave_kernels::dense::{self, Activation, Affine, DenseShape};
 use taskweave_kernels::dispatch;
 use taskweave_kernels::gemm::{Gemm, Matrix, gemm};
 
-use super::{Failure, Measurement, lanes_of_noise, measure, noise};
+use super::operands::{lanes_of_noise, noise};
+use super::{Bench, Failure, Load};
+
+/// Row-major products, then those of a dense layer.
+pub(super) fn products<W: Write>(bench: &mut Bench<'_, W>) -> Result<(), Failure> {
+    row_major([bench.batch(), 1_000, 1_000], bench)?;
+    row_major([1_024; 3], bench)?;
+    dense_layer(bench)
+}
 
 /// The general product of row-major matrices.
-pub(super) fn row_major([m, k, n]: [usize; 3], batch: usize) -> Measurement {
+fn row_major<W: Write>([m, k, n]: [usize; 3], bench: &mut Bench<'_, W>) -> Result<(), Failure> {
     let (a, b, mut c) = (noise(m * k, 0), noise(k * n, 1), noise(m * n, 2));
-    measure(
-        format!("gemm {m}x{k}x{n}, row-major"),
-        batch,
-        m * k * n,
-        || {
-            let product = Gemm {
-                m,
-                n,
-                k,
-                alpha: 1.0,
-                a: Matrix::row_major(&a, k),
-                b: Matrix::row_major(&b, n),
-                beta: 0.0,
-            };
-            gemm(dispatch::active(), &product, &mut c, [n, 1]);
-        },
-    )
+    let name = format!("gemm {m}x{k}x{n}, row-major");
+    bench.time(name, Load::MultiplyAdds(m * k * n), || {
+        let product = Gemm {
+            m,
+            n,
+            k,
+            alpha: 1.0,
+            a: Matrix::row_major(&a, k),
+            b: Matrix::row_major(&b, n),
+            beta: 0.0,
+        };
+        gemm(dispatch::active(), &product, &mut c, [n, 1]);
+    })
 }
 
 /// The three products of a dense layer of 1,000 inputs and outputs, in lanes.
-pub(super) fn dense_layer(
-    images: usize,
-    print: &mut impl FnMut(Measurement) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+fn dense_layer<W: Write>(bench: &mut Bench<'_, W>) -> Result<(), Failure> {
+    let images = bench.batch();
     let shape = DenseShape {
         images,
         inputs: 1_000,
@@ -45,20 +49,20 @@ pub(super) fn dense_layer(
     );
     let (weights, bias) = (noise(1_000 * 1_000, 2), noise(1_000, 3));
     let (mut y, mut grad_weights) = (noise(x.len(), 4), noise(1_000 * 1_000, 5));
-    let work = images * 1_000 * 1_000;
+    let load = Load::MultiplyAdds(images * 1_000 * 1_000);
     let name = |pass: &str| format!("dense {images}x1000x1000, {pass}");
-    print(measure(name("forward"), images, work, || {
+    bench.time(name("forward"), load, || {
         let layer = Affine {
             weights: &weights,
             bias: Some(&bias),
             activation: Activation::Relu,
         };
         dense::forward(set, shape, layer, &x, &mut y);
-    }))?;
-    print(measure(name("grad input"), images, work, || {
+    })?;
+    bench.time(name("grad input"), load, || {
         dense::grad_input(set, shape, &grad_output, &weights, &mut y);
-    }))?;
-    print(measure(name("grad weights"), images, work, || {
+    })?;
+    bench.time(name("grad weights"), load, || {
         dense::grad_weights(set, shape, &x, &grad_output, &mut grad_weights);
-    }))
+    })
 }
