@@ -273,6 +273,7 @@ fn a_replay_takes_another_batch_size() {
         let packed = tape.apply(Pack, &[x]).unwrap();
         let relu = Dense {
             activation: ops::Activation::Relu,
+            precision: ops::Precision::F32,
         };
         let logits = tape.apply(relu, &[packed, w, b]).unwrap();
         let loss = tape.apply(SoftmaxCrossEntropy, &[logits, labels]).unwrap();

@@ -8,6 +8,7 @@ use serde::Serialize;
 use taskweave_kernels::buffer::Buffer;
 use taskweave_kernels::{dispatch, lanes, peak};
 
+use super::run::PrecisionArg;
 use super::{Failure, thread_count, with_threads};
 use crate::random::{Purpose, Stream};
 
@@ -46,6 +47,9 @@ enum Work {
         /// Which net
         #[arg(long, value_enum, default_value_t = Net::Mlp)]
         net: Net,
+        /// Precision of the products of dense layers and of 1×1 convolutions
+        #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
+        precision: PrecisionArg,
     },
 }
 
@@ -110,7 +114,11 @@ pub(super) fn run(args: &BenchArgs, out: &mut (impl Write + Send)) -> Result<(),
                 gemm::dense_layer(common.batch, &mut print)
             }
             Work::Conv2d(common) => conv2d::layers(common.batch, &mut print),
-            Work::Step { common, net } => print(step::step(*net, common.batch)?),
+            Work::Step {
+                common,
+                net,
+                precision,
+            } => print(step::step(*net, common.batch, (*precision).into())?),
         }
     })
 }

@@ -2,6 +2,7 @@
 
 use super::{Failure, Measurement, Net, measure};
 use crate::nn::{Initializer, NetSpec};
+use crate::ops::Precision;
 use crate::optim::OptimizerSpec;
 use crate::random::{Purpose, Stream};
 use crate::train::{Model, TaskImages};
@@ -17,7 +18,7 @@ fn random_images(count: usize, features: usize, classes: u32) -> (Vec<u8>, Vec<u
 }
 
 /// Forward, backward and Adam.
-pub(super) fn step(net: Net, batch: usize) -> Result<Measurement, Failure> {
+pub(super) fn step(net: Net, batch: usize, precision: Precision) -> Result<Measurement, Failure> {
     let (name, spec) = match net {
         Net::Mlp => ("mlp", NetSpec::mlp(784, &[1_000; 6], 10)),
         Net::Convnet => ("convnet", NetSpec::convnet(1)),
@@ -30,7 +31,7 @@ pub(super) fn step(net: Net, batch: usize) -> Result<Measurement, Failure> {
         let mut stream = Stream::new(0, Purpose::DedicatedWeights, 0, index as u64);
         Initializer::GlorotUniform.draw(parameter, &mut stream)
     });
-    let mut model = Model::new(batch, 255.0);
+    let mut model = Model::new(batch, 255.0).with_precision(precision);
     model
         .add_task(name, spec.clone(), weights.collect())
         .map_err(failed)?;
@@ -38,7 +39,11 @@ pub(super) fn step(net: Net, batch: usize) -> Result<Measurement, Failure> {
     let order: Vec<usize> = (0..batch).collect();
     let (mut result, mut loss) = (Ok(()), 0.0);
     let work = batch * spec.multiply_adds().1;
-    let measurement = measure(format!("step {name}, batch {batch}"), batch, work, || {
+    let name = match precision {
+        Precision::F32 => format!("step {name}, batch {batch}"),
+        Precision::Bf16 => format!("step {name}, batch {batch}, bf16"),
+    };
+    let measurement = measure(name, batch, work, || {
         model.set_batch(0, &images, &order);
         optimizer.begin_step();
         result = model.forward(&[0]).and_then(|()| {
