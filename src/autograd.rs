@@ -14,4 +14,4 @@ mod tape;
 pub mod gradient_check;
 
 pub use op::{Backward, Forward, Mode, Op};
-pub use tape::{Tape, Var};
+pub use tape::{Learner, Tape, Var};

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use taskweave_kernels::buffer::Buffer;
 use taskweave_kernels::dispatch;
-use taskweave_kernels::update::{self, AdamStep, MomentumStep, Parameters};
+use taskweave_kernels::update::{AdamStep, MomentumStep, Step, Update};
 
 /// An optimiser and its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -136,53 +136,63 @@ impl Optimizer {
         self.step += 1;
     }
 
-    /// Updates the parameter at `slot` in place. Where `owned` is 0, weight and state stay exactly as
-    /// they are.
+    /// The step of the parameter at `slot`, whose values are these. Where `owned` is 0, weight and
+    /// state will stay exactly as they are.
     ///
     /// # Panics
-    /// If there is no such parameter, or the slices differ in length.
-    pub fn update(&mut self, slot: usize, weights: &mut [f32], grad: &[f32], owned: Option<&[u8]>) {
-        let set = dispatch::active();
-        let parameters = Parameters {
-            weights,
-            grad,
-            owned,
-        };
+    /// If there is no such parameter.
+    pub fn step_of<'a>(
+        &'a mut self,
+        slot: usize,
+        weights: &'a mut [f32],
+        owned: Option<&'a [u8]>,
+    ) -> Update<'a> {
         let used = self.spec.state_buffers();
         for buffer in &mut self.state[slot][..used] {
             if buffer.is_empty() {
-                *buffer = Buffer::zeroed(parameters.weights.len());
+                *buffer = Buffer::zeroed(weights.len());
             }
         }
-        let [first, second] = &mut self.state[slot];
         let factor = self.learning_rate_factor;
-        match self.spec {
+        let step = match self.spec {
             OptimizerSpec::Sgd {
                 learning_rate,
                 momentum: 0.0,
                 ..
-            } => update::sgd(set, learning_rate * factor, parameters),
+            } => Step::Sgd {
+                learning_rate: learning_rate * factor,
+            },
             OptimizerSpec::Sgd {
                 learning_rate,
                 momentum,
                 nesterov,
-            } => {
-                let step = MomentumStep {
-                    learning_rate: learning_rate * factor,
-                    momentum,
-                    nesterov,
-                };
-                update::momentum(set, &step, parameters, first);
-            }
-            OptimizerSpec::Adam(adam) => {
-                let step = adam.step(self.step, factor, 0.0);
-                update::adam(set, &step, parameters, first, second);
-            }
+            } => Step::Momentum(MomentumStep {
+                learning_rate: learning_rate * factor,
+                momentum,
+                nesterov,
+            }),
+            OptimizerSpec::Adam(adam) => Step::Adam(adam.step(self.step, factor, 0.0)),
             OptimizerSpec::AdamW { adam, weight_decay } => {
-                let step = adam.step(self.step, factor, weight_decay);
-                update::adam(set, &step, parameters, first, second);
+                Step::Adam(adam.step(self.step, factor, weight_decay))
             }
+        };
+        let [first, second] = &mut self.state[slot];
+        Update {
+            step,
+            weights,
+            owned,
+            first,
+            second,
         }
+    }
+
+    /// Updates the parameter at `slot` in place by its gradient: see [`step_of`](Self::step_of).
+    ///
+    /// # Panics
+    /// If there is no such parameter, or the slices differ in length.
+    pub fn update(&mut self, slot: usize, weights: &mut [f32], grad: &[f32], owned: Option<&[u8]>) {
+        let update = self.step_of(slot, weights, owned);
+        update.apply(dispatch::active(), grad);
     }
 
     /// What the optimiser keeps for the parameter at `slot`: velocity, or first and second moment;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use taskweave::autograd::{Backward, Forward, Op, Tape, Var};
+use taskweave::autograd::{Backward, Forward, Learner, Op, Tape, Var};
 use taskweave::ops::{self, Add, Dense, Mul, Pack, SoftmaxCrossEntropy, Sum};
 use taskweave::tensor::{Tensor, TensorError, TensorSpec};
+use taskweave_kernels::update::Update;
 
 fn vector(values: &[f32]) -> Tensor {
     Tensor::from_vec(values.to_vec(), [values.len()]).unwrap()
@@ -388,6 +389,20 @@ fn a_trimmed_tape_computes_the_same_again() {
     assert_eq!(run(&mut tape), before);
 }
 
+/// Keeps what it is handed, and leaves zeros.
+struct Handed(Vec<(Var, Vec<f32>)>);
+
+impl Learner for Handed {
+    fn step<'a>(&'a mut self, _: Var, _: &'a mut Tensor) -> Option<Update<'a>> {
+        None
+    }
+
+    fn learn(&mut self, parameter: Var, value: &mut Tensor, grad: &Tensor) {
+        self.0.push((parameter, grad.data().to_vec()));
+        value.data_mut().fill(0.0);
+    }
+}
+
 #[test]
 fn gradients_are_handed_over_complete_and_once() {
     let mut tape = Tape::new();
@@ -401,19 +416,15 @@ fn gradients_are_handed_over_complete_and_once() {
     let product = tape.apply(ops::Mul, &[shifted, x]).unwrap();
     let sum = tape.apply(ops::Sum::all(), &[product]).unwrap();
     let losses = [(sum, 1.0), (loss_alone, 0.5)];
-    let mut handed = Vec::new();
-    tape.backward_into(&losses, |var, value, grad| {
-        handed.push((var, grad.data().to_vec()));
-        value.data_mut().fill(0.0);
-    })
-    .unwrap();
+    let mut handed = Handed(Vec::new());
+    tape.learn(&losses, &mut handed).unwrap();
     // (x² + b) x: 3x² + b by x, and x by b.
     let expected = [
         (bias, vec![2.0, -3.0]),
         (x, vec![13.0, 28.0]),
         (loss_alone, vec![0.5]),
     ];
-    assert_eq!(handed, expected);
+    assert_eq!(handed.0, expected);
     assert_eq!(tape.value(x).data(), [0.0, 0.0]);
     assert_eq!(tape.value(unused).data(), [7.0]);
     for var in [x, bias, loss_alone] {

@@ -53,10 +53,10 @@ pub use backward::{Gradients, MaxPooled, Recorded, backward};
 
 pub use correlation::{ENV, Method, UnknownMethod, method_from_env};
 
-use correlation::Correlation;
+use correlation::{Correlation, with_correlation};
 use max_pool::{Pooling, Ring};
 use taps::Direction;
-use winograd::PlaneTarget;
+use winograd::{F4, PlaneTarget, Transform};
 
 /// Tasks to aim at: enough for many cores, and for the last one not to keep the others waiting.
 const TASKS: usize = 32;
@@ -138,14 +138,27 @@ pub fn forward(
     x: &[f32],
     y: &mut [f32],
 ) {
+    forward_by::<F4>(set, (shape, Method::of(shape)), layer, x, y);
+}
+
+/// [`forward`] by a method and a transform.
+fn forward_by<T: Transform>(
+    set: InstructionSet,
+    by: (&Conv2dShape, Method),
+    layer: Affine<'_>,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let (shape, _) = by;
     check_forward(shape, &layer, x);
     check(
         "y",
         y.len(),
         lanes_len(shape.images, shape.output_features()),
     );
-    let correlation = Correlation::new(set, shape, Direction::Forward, layer.weights);
-    correlate(set, &correlation, x, Epilogue::of(&layer), y);
+    with_correlation::<T, _>(set, by, Direction::Forward, layer.weights, |correlation| {
+        correlate(set, correlation, x, Epilogue::of(&layer), y);
+    });
 }
 
 /// [`forward`], then the maximum of every window over its output, which itself is never stored.
@@ -173,34 +186,36 @@ pub fn forward_max_pool(
     if pooled.is_empty() {
         return;
     }
-    let correlation = Correlation::new(set, shape, Direction::Forward, layer.weights);
-    let source_len = correlation.source_len();
-    let ring_len = pooling.ring_len(correlation.band());
-    pooled
-        .par_chunks_mut(output_len)
-        .zip(argmax.par_chunks_mut(output_len))
-        .enumerate()
-        .with_max_len(1)
-        .for_each(|(block, (output, argmax))| {
-            with_scratch(ring_len + correlation.scratch_len(), |scratch| {
-                let (ring, scratch) = scratch.split_at_mut(ring_len);
-                set.run(PooledBlock {
-                    correlation: &correlation,
-                    source: &x[block * source_len..][..source_len],
-                    epilogue: Epilogue::of(&layer),
-                    pooling: &pooling,
-                    ring,
-                    scratch,
-                    output,
-                    argmax,
+    let by = (shape, Method::of(shape));
+    with_correlation::<F4, _>(set, by, Direction::Forward, layer.weights, |correlation| {
+        let source_len = correlation.source_len();
+        let ring_len = pooling.ring_len(correlation.band());
+        pooled
+            .par_chunks_mut(output_len)
+            .zip(argmax.par_chunks_mut(output_len))
+            .enumerate()
+            .with_max_len(1)
+            .for_each(|(block, (output, argmax))| {
+                with_scratch(ring_len + correlation.scratch_len(), |scratch| {
+                    let (ring, scratch) = scratch.split_at_mut(ring_len);
+                    set.run(PooledBlock {
+                        correlation,
+                        source: &x[block * source_len..][..source_len],
+                        epilogue: Epilogue::of(&layer),
+                        pooling: &pooling,
+                        ring,
+                        scratch,
+                        output,
+                        argmax,
+                    });
                 });
             });
-        });
+    });
 }
 
 /// One block of images, convolved and pooled.
-struct PooledBlock<'a> {
-    correlation: &'a Correlation,
+struct PooledBlock<'a, T> {
+    correlation: &'a Correlation<'a, T>,
     source: &'a [f32],
     epilogue: Epilogue<'a>,
     pooling: &'a Pooling,
@@ -210,7 +225,7 @@ struct PooledBlock<'a> {
     argmax: &'a mut [u8],
 }
 
-impl Kernel for PooledBlock<'_> {
+impl<T: Transform> Kernel for PooledBlock<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -257,9 +272,9 @@ impl Kernel for PooledBlock<'_> {
 }
 
 /// Every row of every block, in parallel.
-fn correlate(
+fn correlate<T: Transform>(
     set: InstructionSet,
-    correlation: &Correlation,
+    correlation: &Correlation<'_, T>,
     source: &[f32],
     epilogue: Epilogue<'_>,
     result: &mut [f32],
@@ -292,8 +307,8 @@ fn correlate(
 }
 
 /// Some rows of one block.
-struct Bands<'a> {
-    correlation: &'a Correlation,
+struct Bands<'a, T> {
+    correlation: &'a Correlation<'a, T>,
     source: &'a [f32],
     epilogue: Epilogue<'a>,
     bands: std::ops::Range<usize>,
@@ -302,7 +317,7 @@ struct Bands<'a> {
     scratch: &'a mut [f32],
 }
 
-impl Kernel for Bands<'_> {
+impl<T: Transform> Kernel for Bands<'_, T> {
     type Output = ();
 
     #[inline(always)]

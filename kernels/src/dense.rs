@@ -30,11 +30,14 @@
 use rayon::prelude::*;
 
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::driver::{Broadcast, Product, Vectors, multiply};
+use crate::gemm::driver::{Broadcast, DEPTH, Product, Vectors, multiply};
+use crate::gemm::epilogue::{Epilogue, Stored, Updated};
 use crate::gemm::pack::Source;
+use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::{LANES, blocks, check, lanes_len};
 pub use crate::naive::DenseShape;
+use crate::update::{Rule, Update, WithRule};
 
 pub mod bf16;
 
@@ -81,8 +84,11 @@ pub fn forward(
         check("bias", bias.len(), outputs);
     }
     let product = Product {
-        bias: layer.bias,
-        relu: layer.activation == Activation::Relu,
+        epilogue: Stored {
+            bias: layer.bias,
+            relu: layer.activation == Activation::Relu,
+            ..Stored::PLAIN
+        },
         ..by_lanes(
             Source::strided(layer.weights, [outputs, inputs], [1, outputs]),
             x,
@@ -128,9 +134,7 @@ fn by_lanes<'a>(weights: Source<'a>, lanes: &'a [f32], images: usize) -> Product
         row_stride: LANES,
         vector_stride: weights.across * LANES,
         last_lanes: LANES,
-        held: 0.0,
-        bias: None,
-        relu: false,
+        epilogue: Stored::PLAIN,
     }
 }
 
@@ -146,6 +150,59 @@ pub fn grad_weights(
     grad_output: &[f32],
     grad_weights: &mut [f32],
 ) {
+    let len = shape.inputs * shape.outputs;
+    check("grad_weights", grad_weights.len(), len);
+    let product = by_images(shape, x, grad_output, Stored::PLAIN);
+    if len > 0 {
+        // SAFETY: rows of the result are `outputs` apart, its vectors sixteen.
+        unsafe { multiply(set, &product, grad_weights) };
+    }
+}
+
+/// Takes one step of an optimiser over the weights by [`grad_weights`], which itself is not stored
+/// where there are at most 512 images. The weights end as they do from the gradient and
+/// [`Update::apply`], bit for bit.
+///
+/// # Panics
+/// If a slice has another length than the shape demands.
+pub fn update_weights(
+    set: InstructionSet,
+    shape: DenseShape,
+    x: &[f32],
+    grad_output: &[f32],
+    update: Update<'_>,
+) {
+    struct Fused<'a>(InstructionSet, DenseShape, [&'a [f32]; 2]);
+    impl WithRule for Fused<'_> {
+        fn run<R: Rule>(self, rule: R, mut update: Update<'_>) {
+            let Self(set, shape, [x, grad_output]) = self;
+            let epilogue = Updated::new(rule, &mut update);
+            let product = by_images(shape, x, grad_output, epilogue);
+            if !update.weights.is_empty() {
+                // SAFETY: rows of the weights are `outputs` apart, their vectors sixteen.
+                unsafe { multiply(set, &product, update.weights) };
+            }
+        }
+    }
+    let len = shape.inputs * shape.outputs;
+    check("weights", update.weights.len(), len);
+    if blocks(shape.images) * LANES > DEPTH {
+        with_scratch(len, |grad| {
+            grad_weights(set, shape, x, grad_output, grad);
+            update.apply(set, grad);
+        });
+    } else {
+        update.with_rule(Fused(set, shape, [x, grad_output]));
+    }
+}
+
+/// The product of activations and gradients, summed over images, into rows of outputs.
+fn by_images<'a, E: Epilogue>(
+    shape: DenseShape,
+    x: &'a [f32],
+    grad_output: &'a [f32],
+    epilogue: E,
+) -> Product<'a, E> {
     let DenseShape {
         images,
         inputs,
@@ -153,13 +210,9 @@ pub fn grad_weights(
     } = shape;
     check("x", x.len(), lanes_len(images, inputs));
     check("grad_output", grad_output.len(), lanes_len(images, outputs));
-    check("grad_weights", grad_weights.len(), inputs * outputs);
-    if grad_weights.is_empty() {
-        return;
-    }
     let depth = blocks(images) * LANES;
     let vectors = outputs.div_ceil(LANES);
-    let product = Product {
+    Product {
         rows: inputs,
         vectors,
         depth,
@@ -171,13 +224,9 @@ pub fn grad_weights(
         }),
         row_stride: outputs,
         vector_stride: LANES,
-        last_lanes: outputs - (vectors - 1) * LANES,
-        held: 0.0,
-        bias: None,
-        relu: false,
-    };
-    // SAFETY: rows of the result are `outputs` apart, its vectors sixteen.
-    unsafe { multiply(set, &product, grad_weights) };
+        last_lanes: outputs - vectors.saturating_sub(1) * LANES,
+        epilogue,
+    }
 }
 
 /// `grad_bias = Σ over images of grad_output`, `[outputs]`. Empty lanes must be zero.

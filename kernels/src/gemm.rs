@@ -15,11 +15,14 @@ pub use crate::naive::{Gemm, Matrix};
 
 pub(crate) mod bf16;
 pub(crate) mod driver;
+pub(crate) mod epilogue;
 pub(crate) mod pack;
 pub(crate) mod scratch;
+mod task;
 pub mod tile;
 
 use driver::{Broadcast, Product, Vectors, multiply, tile_size};
+use epilogue::Stored;
 use pack::{Source, pack, packed_len};
 use scratch::with_scratch;
 
@@ -175,9 +178,10 @@ fn contiguous(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], row_stri
         row_stride,
         vector_stride: LANES,
         last_lanes: n - (vectors - 1) * LANES,
-        held: args.beta,
-        bias: None,
-        relu: false,
+        epilogue: Stored {
+            held: args.beta,
+            ..Stored::PLAIN
+        },
     };
     if m < n && rows_lie_well(&a) {
         let product = Product {

@@ -5,6 +5,7 @@
 //! same generic code on it, and has a plain reference in [`naive`] that the property tests hold it to.
 #![allow(unsafe_code)]
 
+pub mod allocations;
 pub mod batch_norm;
 pub mod buffer;
 pub mod check;

@@ -12,6 +12,11 @@ use crate::dispatch::{InstructionSet, Kernel};
 use crate::isa::Isa;
 use crate::lanes::{LANES, check};
 
+mod rule;
+
+use rule::{Adam, Momentum, Sgd};
+pub(crate) use rule::{Few, Place, Rule, step_few, step_sixteen};
+
 /// A step of gradient descent with momentum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MomentumStep {
@@ -40,6 +45,71 @@ pub struct AdamStep {
     pub step: u64,
 }
 
+/// A step of any optimiser.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// See [`sgd`].
+    Sgd {
+        /// Step size.
+        learning_rate: f64,
+    },
+    /// See [`momentum`].
+    Momentum(MomentumStep),
+    /// See [`adam`].
+    Adam(AdamStep),
+}
+
+/// A step and what it changes: slices of one length, but those of state empty where the step keeps
+/// none.
+#[derive(Debug)]
+pub struct Update<'a> {
+    /// The step.
+    pub step: Step,
+    /// The weights, updated in place.
+    pub weights: &'a mut [f32],
+    /// A byte per weight: 0 where weight and state must stay as they are. Absent: all are owned.
+    pub owned: Option<&'a [u8]>,
+    /// The velocity, or Adam's first moment.
+    pub first: &'a mut [f32],
+    /// Adam's second moment.
+    pub second: &'a mut [f32],
+}
+
+/// Code for whichever formula an [`Update`] takes.
+pub(crate) trait WithRule {
+    fn run<R: Rule>(self, rule: R, update: Update<'_>);
+}
+
+impl Update<'_> {
+    /// Takes the step by this gradient.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn apply(self, set: InstructionSet, grad: &[f32]) {
+        struct Apply<'a>(InstructionSet, &'a [f32]);
+        impl WithRule for Apply<'_> {
+            fn run<R: Rule>(self, rule: R, update: Update<'_>) {
+                let parameters = Parameters {
+                    weights: update.weights,
+                    grad: self.1,
+                    owned: update.owned,
+                };
+                run(self.0, rule, parameters, [update.first, update.second]);
+            }
+        }
+        self.with_rule(Apply(set, grad));
+    }
+
+    /// Runs code for the formula of the step.
+    pub(crate) fn with_rule(self, code: impl WithRule) {
+        match self.step {
+            Step::Sgd { learning_rate } => code.run(Sgd::new(learning_rate), self),
+            Step::Momentum(step) => code.run(Momentum::new(&step), self),
+            Step::Adam(step) => code.run(Adam::new(&step), self),
+        }
+    }
+}
+
 /// What a step changes and by what: slices of one length.
 #[derive(Debug)]
 pub struct Parameters<'a> {
@@ -56,10 +126,7 @@ pub struct Parameters<'a> {
 /// # Panics
 /// If the slices differ in length.
 pub fn sgd(set: InstructionSet, learning_rate: f64, parameters: Parameters<'_>) {
-    let rule = Sgd {
-        learning_rate: learning_rate as f32,
-    };
-    run(set, rule, parameters, [&mut [], &mut []]);
+    run(set, Sgd::new(learning_rate), parameters, [&mut [], &mut []]);
 }
 
 /// `v = m · v - lr · g`, then `w += v`, or Nesterov's `w += m · v - lr · g`.
@@ -72,12 +139,7 @@ pub fn momentum(
     parameters: Parameters<'_>,
     velocity: &mut [f32],
 ) {
-    let rule = Momentum {
-        learning_rate: step.learning_rate as f32,
-        momentum: step.momentum as f32,
-        nesterov: step.nesterov,
-    };
-    run(set, rule, parameters, [velocity, &mut []]);
+    run(set, Momentum::new(step), parameters, [velocity, &mut []]);
 }
 
 /// `w -= w · decay · lr`, then with `α = lr · √(1 - β₂ᵗ) / (1 - β₁ᵗ)`:
@@ -95,16 +157,7 @@ pub fn adam(
     first: &mut [f32],
     second: &mut [f32],
 ) {
-    let unbiased = |beta: f64| 1.0 - beta.powf(step.step as f64);
-    let alpha = step.learning_rate * unbiased(step.beta2).sqrt() / unbiased(step.beta1);
-    let rule = Adam {
-        alpha: alpha as f32,
-        gain1: (1.0 - step.beta1) as f32,
-        gain2: (1.0 - step.beta2) as f32,
-        epsilon: step.epsilon as f32,
-        decay: (step.weight_decay * step.learning_rate) as f32,
-    };
-    run(set, rule, parameters, [first, second]);
+    run(set, Adam::new(step), parameters, [first, second]);
 }
 
 /// Zeroes `values` where `owned` holds 0.
@@ -134,7 +187,7 @@ fn run<R: Rule>(set: InstructionSet, rule: R, parameters: Parameters<'_>, state:
         first,
         second,
     };
-    for_each_chunk(part, CHUNK, &|part: Part| set.run(Step { rule, part }));
+    for_each_chunk(part, CHUNK, &|part: Part| set.run(StepPart { rule, part }));
 }
 
 /// Some parameters with their state.
@@ -182,37 +235,12 @@ impl Split for Part<'_> {
     }
 }
 
-/// The formula of an optimiser for sixteen parameters.
-trait Rule: Copy + Send + Sync {
-    /// How many of the two states it uses.
-    const STATES: usize;
-
-    /// The new weights and states from the old ones and the gradient.
-    fn apply<I: Isa>(self, isa: I, old: Sixteen<I>, grad: I::F32) -> Sixteen<I>;
-}
-
-/// Sixteen weights with their state; a state that the rule has no use for is zero.
-struct Sixteen<I: Isa> {
-    weights: I::F32,
-    first: I::F32,
-    second: I::F32,
-}
-
-/// Where sixteen parameters lie in memory.
-struct Place<'a> {
-    weights: &'a mut [f32; LANES],
-    grad: &'a [f32; LANES],
-    owned: Option<&'a [u8; LANES]>,
-    first: Option<&'a mut [f32; LANES]>,
-    second: Option<&'a mut [f32; LANES]>,
-}
-
-struct Step<'a, R> {
+struct StepPart<'a, R> {
     rule: R,
     part: Part<'a>,
 }
 
-impl<R: Rule> Kernel for Step<'_, R> {
+impl<R: Rule> Kernel for StepPart<'_, R> {
     type Output = ();
 
     #[inline(always)]
@@ -230,147 +258,22 @@ impl<R: Rule> Kernel for Step<'_, R> {
         for (index, weights) in weights.iter_mut().enumerate() {
             let place = Place {
                 weights,
-                grad: &grad[index],
                 owned: owned.map(|owned| &owned[index]),
                 first: (R::STATES > 0).then(|| &mut first[index]),
                 second: (R::STATES > 1).then(|| &mut second[index]),
             };
-            step_sixteen(isa, self.rule, place);
+            step_sixteen(isa, self.rule, place, isa.load(&grad[index]));
         }
         if weights_rest.is_empty() {
             return;
         }
-        let padded_owned = owned_rest.map(padded);
-        let mut padded_weights = padded(weights_rest);
-        let mut padded_first = padded(first_rest);
-        let mut padded_second = padded(second_rest);
-        let place = Place {
-            weights: &mut padded_weights,
-            grad: &padded(grad_rest),
-            owned: padded_owned.as_ref(),
-            first: Some(&mut padded_first),
-            second: Some(&mut padded_second),
+        let few = Few {
+            weights: weights_rest,
+            owned: owned_rest,
+            first: first_rest,
+            second: second_rest,
         };
-        step_sixteen(isa, self.rule, place);
-        weights_rest.copy_from_slice(&padded_weights[..weights_rest.len()]);
-        first_rest.copy_from_slice(&padded_first[..first_rest.len()]);
-        second_rest.copy_from_slice(&padded_second[..second_rest.len()]);
-    }
-}
-
-#[inline(always)]
-fn step_sixteen<I: Isa, R: Rule>(isa: I, rule: R, place: Place<'_>) {
-    let weights = isa.load(place.weights);
-    let first = load_or_zero(isa, &place.first);
-    let second = load_or_zero(isa, &place.second);
-    let old = Sixteen {
-        weights,
-        first,
-        second,
-    };
-    let mut new = rule.apply(isa, old, isa.load(place.grad));
-    if let Some(owned) = place.owned {
-        let owned = isa.lt(isa.zero(), isa.load_u8(owned));
-        new.weights = isa.select(owned, new.weights, weights);
-        new.first = isa.select(owned, new.first, first);
-        new.second = isa.select(owned, new.second, second);
-    }
-    isa.store(place.weights, new.weights);
-    if let Some(state) = place.first {
-        isa.store(state, new.first);
-    }
-    if let Some(state) = place.second {
-        isa.store(state, new.second);
-    }
-}
-
-#[inline(always)]
-fn load_or_zero<I: Isa>(isa: I, state: &Option<&mut [f32; LANES]>) -> I::F32 {
-    match state {
-        Some(state) => isa.load(state),
-        None => isa.zero(),
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Sgd {
-    learning_rate: f32,
-}
-
-impl Rule for Sgd {
-    const STATES: usize = 0;
-
-    #[inline(always)]
-    fn apply<I: Isa>(self, isa: I, old: Sixteen<I>, grad: I::F32) -> Sixteen<I> {
-        let pull = isa.mul(isa.splat(self.learning_rate), grad);
-        Sixteen {
-            weights: isa.sub(old.weights, pull),
-            ..old
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Momentum {
-    learning_rate: f32,
-    momentum: f32,
-    nesterov: bool,
-}
-
-impl Rule for Momentum {
-    const STATES: usize = 1;
-
-    #[inline(always)]
-    fn apply<I: Isa>(self, isa: I, old: Sixteen<I>, grad: I::F32) -> Sixteen<I> {
-        let momentum = isa.splat(self.momentum);
-        let pull = isa.mul(isa.splat(self.learning_rate), grad);
-        let velocity = isa.sub(isa.mul(momentum, old.first), pull);
-        let change = if self.nesterov {
-            isa.sub(isa.mul(momentum, velocity), pull)
-        } else {
-            velocity
-        };
-        Sixteen {
-            weights: isa.add(old.weights, change),
-            first: velocity,
-            ..old
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Adam {
-    /// lr · √(1 - β₂ᵗ) / (1 - β₁ᵗ).
-    alpha: f32,
-    /// 1 - β₁.
-    gain1: f32,
-    /// 1 - β₂.
-    gain2: f32,
-    epsilon: f32,
-    /// Weight decay times learning rate.
-    decay: f32,
-}
-
-impl Rule for Adam {
-    const STATES: usize = 2;
-
-    #[inline(always)]
-    fn apply<I: Isa>(self, isa: I, old: Sixteen<I>, grad: I::F32) -> Sixteen<I> {
-        let weights = isa.sub(old.weights, isa.mul(old.weights, isa.splat(self.decay)));
-        let rise = isa.mul(isa.sub(grad, old.first), isa.splat(self.gain1));
-        let first = isa.add(old.first, rise);
-        let rise = isa.mul(
-            isa.sub(isa.mul(grad, grad), old.second),
-            isa.splat(self.gain2),
-        );
-        let second = isa.add(old.second, rise);
-        let root = isa.add(isa.sqrt(second), isa.splat(self.epsilon));
-        let change = isa.div(isa.mul(isa.splat(self.alpha), first), root);
-        Sixteen {
-            weights: isa.sub(weights, change),
-            first,
-            second,
-        }
+        step_few(isa, self.rule, few, isa.load(&padded(grad_rest)));
     }
 }
 

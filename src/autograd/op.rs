@@ -1,6 +1,7 @@
 //! What an operation must provide.
 
 use taskweave_kernels::buffer::Buffer;
+use taskweave_kernels::update::Update;
 
 use crate::tensor::{Tensor, TensorError, TensorSpec};
 
@@ -81,6 +82,21 @@ pub trait Op: Send + Sync {
 
     /// Computes the gradient of every input that needs one, from the gradient of the output.
     fn backward(&self, pass: Backward<'_>);
+
+    /// Whether [`update`](Op::update) takes this input.
+    fn updates(&self, _input: usize) -> bool {
+        false
+    }
+
+    /// Updates one input by its gradient, without storing that. Follows [`backward`](Op::backward),
+    /// which was not asked for this gradient, and finds the gradient of the output as that left it.
+    /// The input's values are those of the update; the tensor among the inputs is empty.
+    ///
+    /// # Panics
+    /// If the operation does not [take this input](Op::updates).
+    fn update(&self, _pass: Backward<'_>, input: usize, _update: Update<'_>) {
+        panic!("{} does not update its input {input}", self.name());
+    }
 }
 
 /// What a pass is for; some operations differ.

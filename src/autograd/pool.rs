@@ -18,7 +18,9 @@ impl Pool {
     }
 
     /// A tensor whose contents are unspecified: in the smallest memory that suffices, of equals the
-    /// one given last, which the caches and the system know; else in new memory.
+    /// one given last, which the caches and the system know; else in new memory. That takes the place
+    /// of the largest that nearly sufficed, so that values which live at different times end up in as
+    /// much memory as the largest of them.
     pub(super) fn take(&mut self, spec: &TensorSpec) -> Tensor {
         let needed = spec.storage_len();
         let suits = |tensor: &Tensor| (needed..=needed * MOST_SLACK).contains(&tensor.capacity());
@@ -32,7 +34,15 @@ impl Pool {
                 tensor.respec(spec);
                 tensor
             }
-            None => Tensor::zeros(spec.clone()),
+            None => {
+                let nearly = (0..self.0.len())
+                    .filter(|&at| (needed / MOST_SLACK..needed).contains(&self.0[at].capacity()))
+                    .max_by_key(|&at| self.0[at].capacity());
+                if let Some(at) = nearly {
+                    self.0.swap_remove(at);
+                }
+                Tensor::zeros(spec.clone())
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The tape: recorded operations, their values and gradients.
 
+use smallvec::SmallVec;
 use taskweave_kernels::buffer::Buffer;
+use taskweave_kernels::dispatch;
+use taskweave_kernels::update::Update;
 
 use super::op::{Backward, Forward, Mode, Op};
 use super::pool::Pool;
@@ -22,12 +25,28 @@ struct Node {
     first_use: Option<usize>,
 }
 
-/// Takes a parameter, its value and its gradient as soon as that is complete.
-type Consumer<'a> = dyn FnMut(Var, &mut Tensor, &Tensor) + 'a;
+/// Changes parameters by their gradients, each as soon as its gradient is complete.
+pub trait Learner {
+    /// The step to take of a parameter, whose value is this; `None` leaves it as it is. An operation
+    /// that can takes the step on its way, and the gradient is never stored.
+    fn step<'a>(&'a mut self, parameter: Var, value: &'a mut Tensor) -> Option<Update<'a>>;
+
+    /// Takes a gradient that was stored.
+    fn learn(&mut self, parameter: Var, value: &mut Tensor, grad: &Tensor) {
+        if let Some(update) = self.step(parameter, value) {
+            update.apply(dispatch::active(), grad.data());
+        }
+    }
+}
 
 impl Node {
     fn is_parameter(&self) -> bool {
         self.needs_grad && matches!(self.source, Source::Leaf)
+    }
+
+    /// Whether this is a parameter whose gradient is complete once the walk back has been at `index`.
+    fn is_parameter_complete_at(&self, index: usize) -> bool {
+        self.is_parameter() && self.first_use.is_none_or(|first| first == index)
     }
 }
 
@@ -53,7 +72,14 @@ pub struct Tape {
     grads: Vec<Option<Tensor>>,
     /// The memory of values and gradients that nobody reads any more.
     pool: Pool,
+    /// A mark per node, for the pass at hand.
+    marks: Vec<bool>,
+    /// The gradients that the operation at hand writes.
+    grad_inputs: Vec<Option<Tensor>>,
 }
+
+/// What an operation takes, without memory of its own for up to as many as a batch norm has.
+type Inputs<'a, T> = SmallVec<[&'a T; 5]>;
 
 impl Default for Tape {
     fn default() -> Self {
@@ -64,6 +90,8 @@ impl Default for Tape {
             saved: Vec::new(),
             grads: Vec::new(),
             pool: Pool::default(),
+            marks: Vec::new(),
+            grad_inputs: Vec::new(),
         }
     }
 }
@@ -134,6 +162,11 @@ impl Tape {
         &self.saved[var.0]
     }
 
+    /// What the operation behind a value saved, with another value to change.
+    pub fn saved_and_value_mut(&mut self, saved: Var, value: Var) -> (&[f32], &mut Tensor) {
+        (&self.saved[saved.0], &mut self.values[value.0])
+    }
+
     /// The gradient of a parameter after [`backward`](Self::backward); `None` where the losses do
     /// not depend on it, and of a value that is no parameter: gradients of computed values are not
     /// kept.
@@ -155,8 +188,9 @@ impl Tape {
     /// # Errors
     /// When a leaf was changed to a shape or value that an operation does not take.
     pub fn forward(&mut self, targets: &[Var]) -> Result<(), TensorError> {
-        for (index, needed) in self.ancestors(targets).into_iter().enumerate() {
-            if needed {
+        self.mark_ancestors(targets);
+        for index in 0..self.nodes.len() {
+            if self.marks[index] {
                 self.compute(index)?;
             }
         }
@@ -173,50 +207,55 @@ impl Tape {
         self.walk_back(losses, None)
     }
 
-    /// Like [`backward`](Self::backward), but hands each parameter and its gradient to `consume` as
-    /// soon as that is complete, and keeps no gradient. Nothing that is still to be computed reads
-    /// the value, so that it may be updated there and then.
+    /// Like [`backward`](Self::backward), but lets a learner change each parameter as soon as its
+    /// gradient is complete, when nothing that is still to be computed reads the value. Keeps no
+    /// gradient, and gives the memory of each computed value on once it was read for the last time:
+    /// those values are empty until the next [`forward`](Self::forward).
     ///
     /// # Errors
-    /// When a loss has more than one element; nothing is handed over then.
-    pub fn backward_into(
+    /// When a loss has more than one element; nothing has changed then.
+    pub fn learn(
         &mut self,
         losses: &[(Var, f32)],
-        mut consume: impl FnMut(Var, &mut Tensor, &Tensor),
+        learner: &mut impl Learner,
     ) -> Result<(), TensorError> {
-        self.walk_back(losses, Some(&mut consume))
+        self.walk_back(losses, Some(learner))
     }
 
     fn walk_back(
         &mut self,
         losses: &[(Var, f32)],
-        mut consume: Option<&mut Consumer<'_>>,
+        mut learner: Option<&mut dyn Learner>,
     ) -> Result<(), TensorError> {
         for &(loss, _) in losses {
             self.values[loss.0].item()?;
         }
-        let mut written = vec![false; self.nodes.len()];
+        // From here on marks are at what has a gradient.
+        self.clear_marks();
         for &(loss, weight) in losses {
-            let spec = self.values[loss.0].spec().clone();
+            let spec = self.values[loss.0].spec();
             let pool = &mut self.pool;
-            let seed = self.grads[loss.0].get_or_insert_with(|| pool.take(&spec));
-            seed.respec(&spec);
-            let before = if written[loss.0] { seed.data()[0] } else { 0.0 };
+            let seed = self.grads[loss.0].get_or_insert_with(|| pool.take(spec));
+            seed.respec(spec);
+            let is_first = !std::mem::replace(&mut self.marks[loss.0], true);
+            let before = if is_first { 0.0 } else { seed.data()[0] };
             seed.data_mut()[0] = before + weight;
-            written[loss.0] = true;
         }
-        let mut grad_inputs = Vec::new();
         for index in (0..self.nodes.len()).rev() {
-            if !written[index] {
+            if !self.marks[index] {
                 if let Some(grad) = self.grads[index].take() {
                     self.pool.give(grad);
                 }
                 continue;
             }
             if self.nodes[index].needs_grad {
-                self.propagate(index, &mut written, &mut grad_inputs);
-                if let Some(consume) = &mut consume {
-                    self.hand_over(index, *consume);
+                let learner = learner.as_mut().map(|learner| &mut **learner as _);
+                self.propagate(index, learner);
+            }
+            if let Some(learner) = &mut learner {
+                self.hand_over(index, *learner);
+                if matches!(self.nodes[index].source, Source::Op { .. }) {
+                    self.give_value(index);
                 }
             }
         }
@@ -224,20 +263,18 @@ impl Tape {
     }
 
     /// Hands over the gradients that are complete once the walk back has been at `index`.
-    fn hand_over(&mut self, index: usize, consume: &mut Consumer<'_>) {
+    fn hand_over(&mut self, index: usize, learner: &mut dyn Learner) {
         let (inputs, own) = match &self.nodes[index].source {
             Source::Op { inputs, .. } => (&inputs[..], None),
             // A parameter that is a loss itself.
             Source::Leaf => (&[][..], Some(Var(index))),
         };
         for &var in inputs.iter().chain(&own) {
-            let node = &self.nodes[var.0];
-            let is_complete = node.first_use.is_none_or(|first| first == index);
-            if !(node.is_parameter() && is_complete) {
+            if !self.nodes[var.0].is_parameter_complete_at(index) {
                 continue;
             }
             if let Some(grad) = self.grads[var.0].take() {
-                consume(var, &mut self.values[var.0], &grad);
+                learner.learn(var, &mut self.values[var.0], &grad);
                 self.pool.give(grad);
             }
         }
@@ -249,19 +286,23 @@ impl Tape {
     ///
     /// So branches that are computed one after the other share their memory.
     pub fn release(&mut self, targets: &[Var]) {
-        for (index, behind) in self.ancestors(targets).into_iter().enumerate() {
-            if !behind {
+        self.mark_ancestors(targets);
+        for index in 0..self.nodes.len() {
+            if !self.marks[index] {
                 continue;
             }
             if matches!(self.nodes[index].source, Source::Op { .. }) {
-                let value =
-                    std::mem::replace(&mut self.values[index], Tensor::zeros_row_major([0]));
-                self.pool.give(value);
+                self.give_value(index);
             }
             if let Some(grad) = self.grads[index].take() {
                 self.pool.give(grad);
             }
         }
+    }
+
+    fn give_value(&mut self, index: usize) {
+        let value = std::mem::replace(&mut self.values[index], Tensor::zeros_row_major([0]));
+        self.pool.give(value);
     }
 
     /// Gives memory that nobody uses now back to the system: that of released values and gradients,
@@ -283,19 +324,26 @@ impl Tape {
         Var(self.nodes.len() - 1)
     }
 
-    fn ancestors(&self, targets: &[Var]) -> Vec<bool> {
-        let mut needed = vec![false; self.nodes.len()];
+    fn clear_marks(&mut self) {
+        self.marks.clear();
+        self.marks.resize(self.nodes.len(), false);
+    }
+
+    /// Marks the targets and all that they depend on.
+    fn mark_ancestors(&mut self, targets: &[Var]) {
+        self.clear_marks();
         for target in targets {
-            needed[target.0] = true;
+            self.marks[target.0] = true;
         }
         for index in (0..self.nodes.len()).rev() {
-            if let (true, Source::Op { inputs, .. }) = (needed[index], &self.nodes[index].source) {
+            if let (true, Source::Op { inputs, .. }) =
+                (self.marks[index], &self.nodes[index].source)
+            {
                 for input in inputs {
-                    needed[input.0] = true;
+                    self.marks[input.0] = true;
                 }
             }
         }
-        needed
     }
 
     fn compute(&mut self, index: usize) -> Result<(), TensorError> {
@@ -304,8 +352,8 @@ impl Tape {
         };
         // Inputs precede their operation on the tape.
         let (before, rest) = self.values.split_at_mut(index);
-        let inputs: Vec<&Tensor> = inputs.iter().map(|var| &before[var.0]).collect();
-        let specs: Vec<&TensorSpec> = inputs.iter().map(|input| input.spec()).collect();
+        let inputs: Inputs<'_, Tensor> = inputs.iter().map(|var| &before[var.0]).collect();
+        let specs: Inputs<'_, TensorSpec> = inputs.iter().map(|input| input.spec()).collect();
         let output = &mut rest[0];
         let spec = op.output_spec(&specs)?;
         if output.capacity() < spec.storage_len() {
@@ -322,12 +370,7 @@ impl Tape {
     }
 
     /// Carries the gradient of one computed value to its inputs.
-    fn propagate(
-        &mut self,
-        index: usize,
-        written: &mut [bool],
-        grad_inputs: &mut Vec<Option<Tensor>>,
-    ) {
+    fn propagate(&mut self, index: usize, mut learner: Option<&mut dyn Learner>) {
         let Some(mut grad_output) = self.grads[index].take() else {
             return;
         };
@@ -335,10 +378,24 @@ impl Tape {
             self.grads[index] = Some(grad_output);
             return;
         };
-        grad_inputs.clear();
+        let mut grad_inputs = std::mem::take(&mut self.grad_inputs);
+        let mut updated = None;
         for (position, var) in inputs.iter().enumerate() {
             // An input that occurs twice in one operation gets its second gradient apart.
-            let shared = written[var.0] || inputs[..position].contains(var);
+            let shared = self.marks[var.0] || inputs[..position].contains(var);
+            let is_its_own = self.nodes[var.0].is_parameter_complete_at(index)
+                && !shared
+                && !inputs[position + 1..].contains(var);
+            if let Some(learner) = &mut learner
+                && is_its_own
+                && updated.is_none()
+                && op.updates(position)
+                && learner.step(*var, &mut self.values[var.0]).is_some()
+            {
+                updated = Some(position);
+                grad_inputs.push(None);
+                continue;
+            }
             let own = if shared {
                 None
             } else {
@@ -351,19 +408,21 @@ impl Tape {
                 grad
             }));
         }
-        let input_values: Vec<&Tensor> = inputs.iter().map(|var| &self.values[var.0]).collect();
+        let input_values: Inputs<'_, Tensor> =
+            inputs.iter().map(|var| &self.values[var.0]).collect();
         op.backward(Backward {
             mode: self.mode,
             inputs: &input_values,
             output: &self.values[index],
             saved: &mut self.saved[index],
             grad_output: &mut grad_output,
-            grad_inputs,
+            grad_inputs: &mut grad_inputs,
         });
+        drop(input_values);
         for (var, grad) in inputs.iter().zip(grad_inputs.drain(..)) {
             let Some(grad) = grad else { continue };
             match &mut self.grads[var.0] {
-                Some(sum) if written[var.0] => {
+                Some(sum) if self.marks[var.0] => {
                     for (sum, addend) in sum.data_mut().iter_mut().zip(grad.data()) {
                         *sum += addend;
                     }
@@ -371,8 +430,41 @@ impl Tape {
                 }
                 slot => *slot = Some(grad),
             }
-            written[var.0] = true;
+            self.marks[var.0] = true;
+        }
+        self.grad_inputs = grad_inputs;
+        if let (Some(position), Some(learner)) = (updated, learner) {
+            self.update_input(index, position, &mut grad_output, learner);
         }
         self.pool.give(grad_output);
+    }
+
+    /// Lets an operation update one of its inputs, after its backward pass.
+    fn update_input(
+        &mut self,
+        index: usize,
+        position: usize,
+        grad_output: &mut Tensor,
+        learner: &mut dyn Learner,
+    ) {
+        let Source::Op { op, inputs } = &self.nodes[index].source else {
+            return;
+        };
+        let var = inputs[position];
+        let empty = Tensor::zeros_row_major([0]);
+        let mut value = std::mem::replace(&mut self.values[var.0], empty);
+        if let Some(update) = learner.step(var, &mut value) {
+            let inputs: Inputs<'_, Tensor> = inputs.iter().map(|var| &self.values[var.0]).collect();
+            let pass = Backward {
+                mode: self.mode,
+                inputs: &inputs,
+                output: &self.values[index],
+                saved: &mut self.saved[index],
+                grad_output,
+                grad_inputs: &mut [],
+            };
+            op.update(pass, position, update);
+        }
+        self.values[var.0] = value;
     }
 }

@@ -145,13 +145,12 @@ impl Network {
             let kept = layer.momentum;
             let mut at = 0;
             for &average in averages {
-                let channels = tape.value(average).data().len();
-                let batch: Vec<f32> = tape.saved(layer.output)[at..at + channels].to_vec();
-                at += channels;
-                let average = tape.value_mut(average).data_mut();
-                for (average, batch) in average.iter_mut().zip(batch) {
+                let (saved, average) = tape.saved_and_value_mut(layer.output, average);
+                let average = average.data_mut();
+                for (average, batch) in average.iter_mut().zip(&saved[at..]) {
                     *average = *average * kept + batch * (1.0 - kept);
                 }
+                at += average.len();
             }
         }
     }

@@ -3,6 +3,7 @@
 use taskweave_kernels::dense::{self, Affine, DenseShape, bf16};
 use taskweave_kernels::dispatch::active;
 use taskweave_kernels::elementwise;
+use taskweave_kernels::update::Update;
 
 use super::{Precision, operands};
 use crate::autograd::{Backward, Forward, Op};
@@ -113,6 +114,16 @@ impl Op for Dense {
                 Precision::Bf16 => bf16::grad_input(set, shape.into(), grad, weights, target),
             }
         }
+    }
+
+    fn updates(&self, input: usize) -> bool {
+        input == 1
+    }
+
+    fn update(&self, pass: Backward<'_>, _: usize, update: Update<'_>) {
+        let [x, bias] = [pass.inputs[0], pass.inputs[2]];
+        let grad = pass.grad_output.data();
+        dense::update_weights(active(), shape_of(x, bias), x.data(), grad, update);
     }
 }
 

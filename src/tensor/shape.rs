@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use smallvec::SmallVec;
+
 /// Images in one vector of the lanes layout.
 const LANES: usize = 16;
 
 /// Dimensions of a tensor, outermost first. `[]` is the shape of a scalar.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Shape(Vec<usize>);
+pub struct Shape(SmallVec<[usize; 4]>);
 
 impl Shape {
     /// The dimensions, outermost first.
@@ -28,19 +30,19 @@ impl Shape {
 
 impl<const N: usize> From<[usize; N]> for Shape {
     fn from(dims: [usize; N]) -> Self {
-        Self(dims.to_vec())
+        Self(SmallVec::from_slice(&dims))
     }
 }
 
 impl From<Vec<usize>> for Shape {
     fn from(dims: Vec<usize>) -> Self {
-        Self(dims)
+        Self(dims.into())
     }
 }
 
 impl From<&[usize]> for Shape {
     fn from(dims: &[usize]) -> Self {
-        Self(dims.to_vec())
+        Self(SmallVec::from_slice(dims))
     }
 }
 

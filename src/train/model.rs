@@ -1,10 +1,12 @@
 //! One net, or one net per task, on a tape, with who owns which weight.
 
+use smallvec::SmallVec;
 use taskweave_kernels::dispatch;
 use taskweave_kernels::lanes::{self, PixelGather, PixelScale};
+use taskweave_kernels::update::Update;
 
 use super::{TaskImages, TrainError};
-use crate::autograd::{Mode, Tape};
+use crate::autograd::{Learner, Mode, Tape, Var};
 use crate::data::augment::{Augmentation, Batch};
 use crate::multitask::Owned;
 use crate::nn::{NetSpec, Network, Recording};
@@ -64,6 +66,25 @@ pub struct Model {
     predictions: Vec<u32>,
     /// The changed images of a batch.
     augmented: Vec<u8>,
+}
+
+/// An optimiser at work on the parameters of one task.
+struct Learning<'a> {
+    net: &'a TaskNet,
+    /// The optimiser's number of the task's first parameter.
+    first: usize,
+    optimizer: &'a mut Optimizer,
+}
+
+impl Learner for Learning<'_> {
+    fn step<'a>(&'a mut self, parameter: Var, value: &'a mut Tensor) -> Option<Update<'a>> {
+        let parameters = &self.net.network.parameters;
+        let index = parameters.iter().position(|&var| var == parameter)?;
+        let owned = self.net.owned.as_ref();
+        let owned = owned.map(|owned| owned[index].as_slice());
+        let slot = self.first + index;
+        Some(self.optimizer.step_of(slot, value.data_mut(), owned))
+    }
 }
 
 /// How many images a batch had, their mean loss, and how many were classified rightly.
@@ -287,7 +308,7 @@ impl Model {
     /// # Errors
     /// When a batch holds no image, or a label is no class.
     pub fn forward(&mut self, tasks: &[usize]) -> Result<(), TrainError> {
-        let losses: Vec<_> = tasks
+        let losses: SmallVec<[Var; 8]> = tasks
             .iter()
             .map(|&task| self.tasks[task].network.loss)
             .collect();
@@ -308,7 +329,7 @@ impl Model {
 
     /// Computes the gradients of a task's loss times this weight, for training, updates its parameters
     /// by them, each as soon as its gradient is there, and then its moving averages. A parameter that
-    /// the loss does not depend on stays as it is.
+    /// the loss does not depend on stays as it is. The loss, logits and hidden values are gone.
     ///
     /// # Errors
     /// Never for a loss that was computed.
@@ -324,15 +345,13 @@ impl Model {
             .map(|task| task.network.parameters.len())
             .sum();
         let net = &self.tasks[task];
-        let parameters = &net.network.parameters;
-        let loss = net.network.loss;
+        let mut learner = Learning {
+            net,
+            first,
+            optimizer,
+        };
         self.tape
-            .backward_into(&[(loss, weight)], |var, value, grad| {
-                if let Some(index) = parameters.iter().position(|&parameter| parameter == var) {
-                    let owned = net.owned.as_ref().map(|owned| owned[index].as_slice());
-                    optimizer.update(first + index, value.data_mut(), grad.data(), owned);
-                }
-            })?;
+            .learn(&[(net.network.loss, weight)], &mut learner)?;
         net.network.update_states(&mut self.tape);
         Ok(())
     }

@@ -3,11 +3,11 @@
 
 use rayon::prelude::*;
 
-use super::correlation::Correlation;
+use super::correlation::{Correlation, Method, with_correlation};
 use super::max_pool::{Pooled, Pooling};
 use super::taps::Direction;
 use super::weight_gradient::WeightGradient;
-use super::winograd::PlaneTarget;
+use super::winograd::{F4, PlaneTarget, Transform};
 use super::{Conv2dShape, Epilogue, Shared, part_blocks};
 use crate::dense::Activation;
 use crate::dispatch::{InstructionSet, Kernel};
@@ -62,76 +62,135 @@ pub fn backward(
     grad_output: &[f32],
     gradients: Gradients<'_>,
 ) {
-    let input_len = shape.input_features() * LANES;
+    let blocks = blocks(shape.images);
+    let input_len = blocks * shape.input_features() * LANES;
+    check("x", recorded.x.len(), input_len);
+    check("weights", recorded.weights.len(), shape.weights());
+    check("y", recorded.y.len(), grad_output.len());
+    let by = (shape, Method::of(shape));
+    backward_by::<F4>(set, by, recorded, grad_output, gradients);
+}
+
+/// [`backward`] by a method and a transform. `x` is empty where only the input gradient is wanted,
+/// the weights where it is not, `y` where neither activation nor pooling followed.
+pub(super) fn backward_by<T: Transform>(
+    set: InstructionSet,
+    by: (&Conv2dShape, Method),
+    recorded: Recorded<'_>,
+    grad_output: &[f32],
+    gradients: Gradients<'_>,
+) {
+    let (shape, method) = by;
+    let Gradients {
+        input,
+        weights,
+        bias,
+    } = gradients;
     let pooling = recorded
         .max_pool
         .map(|max_pool| Pooling::new(shape, max_pool.window));
+    let input_len = shape.input_features() * LANES;
     let output_len = match &pooling {
         Some(pooling) => pooling.output_len(),
         None => shape.output_features() * LANES,
     };
     let blocks = blocks(shape.images);
-    check("x", recorded.x.len(), blocks * input_len);
-    check("weights", recorded.weights.len(), shape.weights());
-    check("y", recorded.y.len(), blocks * output_len);
     check("grad_output", grad_output.len(), blocks * output_len);
-    if let Some(max_pool) = recorded.max_pool {
-        check("argmax", max_pool.argmax.len(), recorded.y.len());
+    if input.is_some() {
+        check("weights", recorded.weights.len(), shape.weights());
     }
-    let mut no_input = [];
-    let wants_input = gradients.input.is_some();
-    let grad_input = gradients.input.unwrap_or(&mut no_input);
-    if wants_input {
-        check("grad_input", grad_input.len(), blocks * input_len);
+    if weights.is_some() {
+        check("x", recorded.x.len(), blocks * input_len);
+    }
+    if let Some(max_pool) = recorded.max_pool {
+        check("argmax", max_pool.argmax.len(), grad_output.len());
     }
     for (what, gradient, len) in [
-        ("grad_weights", &gradients.weights, shape.weights()),
-        ("grad_bias", &gradients.bias, shape.outputs),
+        ("grad_input", &input, blocks * input_len),
+        ("grad_weights", &weights, shape.weights()),
+        ("grad_bias", &bias, shape.outputs),
     ] {
         if let Some(gradient) = gradient {
             check(what, gradient.len(), len);
         }
     }
-    let correlation =
-        wants_input.then(|| Correlation::new(set, shape, Direction::Gradient, recorded.weights));
-    let weight_gradient = gradients
-        .weights
-        .as_ref()
-        .filter(|gradient| !gradient.is_empty())
-        .map(|_| WeightGradient::new(shape));
-    let scratch_len = correlation
-        .as_ref()
-        .map_or(0, Correlation::scratch_len)
-        .max(
-            weight_gradient
-                .as_ref()
-                .map_or(0, WeightGradient::scratch_len),
-        );
-    let grad_len = match (recorded.activation, &pooling) {
-        (Activation::Linear, None) => 0,
-        _ => shape.output_features() * LANES,
+    let weights = weights.filter(|gradient| !gradient.is_empty());
+    // The same parts whichever gradients are wanted.
+    let sums_len = WeightGradient::<T>::new(shape, method).sums_len();
+    let part_blocks = part_blocks(blocks, sums_len);
+    let work = Work {
+        shape,
+        recorded,
+        pooling,
+        weight_gradient: weights
+            .is_some()
+            .then(|| WeightGradient::new(shape, method)),
+        grad_output,
+        lens: [input_len, output_len],
+        blocks: [blocks, part_blocks],
     };
-    let weights_len = weight_gradient.as_ref().map_or(0, WeightGradient::sums_len);
-    let bias_len = gradients.bias.as_ref().map_or(0, |_| shape.outputs);
-    // The same whichever gradients are wanted.
-    let part_blocks = part_blocks(blocks, WeightGradient::new(shape).sums_len());
-    let parts = blocks.div_ceil(part_blocks);
-    let shared = Shared(grad_input.as_mut_ptr());
-    with_scratch(parts * (weights_len + bias_len), |sums| {
-        let (weight_sums, bias_sums) = sums.split_at_mut(parts * weights_len);
-        // A chunk of no floats is no chunk: parts without sums of a kind still need their turn.
-        let mut weight_parts = weight_sums.chunks_exact_mut(weights_len.max(1));
-        let mut bias_parts = bias_sums.chunks_exact_mut(bias_len.max(1));
-        let tasks: Vec<_> = (0..parts)
-            .map(|part| {
-                let weights = weight_parts.next().unwrap_or_default();
-                (part, weights, bias_parts.next().unwrap_or_default())
-            })
-            .collect();
-        tasks
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|(part, sum_weights, sum_bias)| {
+    match input {
+        Some(gradient) => {
+            let direction = Direction::Gradient;
+            with_correlation::<T, _>(set, by, direction, recorded.weights, |correlation| {
+                work.run(set, Some((correlation, gradient)), weights, bias);
+            });
+        }
+        None => work.run(set, None, weights, bias),
+    }
+}
+
+/// A backward pass over a batch.
+struct Work<'a, T> {
+    shape: &'a Conv2dShape,
+    recorded: Recorded<'a>,
+    pooling: Option<Pooling>,
+    /// If it is wanted.
+    weight_gradient: Option<WeightGradient<'a, T>>,
+    grad_output: &'a [f32],
+    /// Floats of a block of the input and of the output.
+    lens: [usize; 2],
+    /// Blocks of images, and those of a part of the sums.
+    blocks: [usize; 2],
+}
+
+impl<T: Transform> Work<'_, T> {
+    fn run(
+        &self,
+        set: InstructionSet,
+        input: Option<(&Correlation<'_, T>, &mut [f32])>,
+        grad_weights: Option<&mut [f32]>,
+        grad_bias: Option<&mut [f32]>,
+    ) {
+        let Self {
+            shape,
+            recorded,
+            pooling,
+            weight_gradient,
+            ..
+        } = self;
+        let ([input_len, output_len], [blocks, part_blocks]) = (self.lens, self.blocks);
+        let (correlation, grad_input) = input.unzip();
+        let grad_input = Shared(grad_input.map_or(std::ptr::null_mut(), <[f32]>::as_mut_ptr));
+        let input_scratch = correlation.map_or(0, Correlation::scratch_len);
+        let weight_scratch = weight_gradient
+            .as_ref()
+            .map_or(0, WeightGradient::scratch_len);
+        let scratch_len = input_scratch.max(weight_scratch);
+        let grad_len = match (recorded.activation, pooling) {
+            (Activation::Linear, None) => 0,
+            _ => shape.output_features() * LANES,
+        };
+        let weights_len = weight_gradient.as_ref().map_or(0, WeightGradient::sums_len);
+        let bias_len = grad_bias.as_ref().map_or(0, |_| shape.outputs);
+        // A part without sums still needs its turn, and so a float.
+        let part_len = (weights_len + bias_len).max(1).next_multiple_of(LANES);
+        let parts = blocks.div_ceil(part_blocks);
+        with_scratch(parts * part_len, |sums| {
+            let parts = sums.par_chunks_mut(part_len).enumerate().with_max_len(1);
+            parts.for_each(|(part, sums)| {
+                let (sum_weights, sum_bias) = sums.split_at_mut(weights_len);
+                let sum_bias = &mut sum_bias[..bias_len];
                 sum_bias.fill(0.0);
                 let first = part * part_blocks;
                 for block in first..blocks.min(first + part_blocks) {
@@ -139,22 +198,20 @@ pub fn backward(
                         let (grad, scratch) = scratch.split_at_mut(grad_len);
                         set.run(BackwardBlock {
                             shape,
-                            correlation: correlation.as_ref(),
+                            correlation,
                             weight_gradient: weight_gradient.as_ref(),
                             scratch,
-                            x: &recorded.x[block * input_len..][..input_len],
-                            y: &recorded.y[block * output_len..][..output_len],
+                            x: part_of(recorded.x, block, input_len),
+                            y: part_of(recorded.y, block, output_len),
                             relu: recorded.activation == Activation::Relu,
                             pooling: pooling.as_ref(),
                             argmax: match recorded.max_pool {
-                                Some(max_pool) => {
-                                    &max_pool.argmax[block * output_len..][..output_len]
-                                }
+                                Some(max_pool) => part_of(max_pool.argmax, block, output_len),
                                 None => &[],
                             },
-                            grad_output: &grad_output[block * output_len..][..output_len],
+                            grad_output: part_of(self.grad_output, block, output_len),
                             grad,
-                            grad_input: shared.start().wrapping_add(block * input_len),
+                            grad_input: grad_input.start().wrapping_add(block * input_len),
                             is_first: block == first,
                             sum_weights: &mut *sum_weights,
                             sum_bias: &mut *sum_bias,
@@ -162,19 +219,30 @@ pub fn backward(
                     });
                 }
             });
-        if let (Some(method), Some(gradient)) = (&weight_gradient, gradients.weights) {
-            method.finish(set, weight_sums, gradient);
-        }
-        if let Some(gradient) = gradients.bias {
-            add_parts(gradient, bias_sums);
-        }
-    });
+            if let (Some(method), Some(gradient)) = (weight_gradient, grad_weights) {
+                method.finish(set, sums, part_len, gradient);
+            }
+            if let Some(gradient) = grad_bias {
+                let parts = sums.chunks_exact(part_len);
+                add_parts(gradient, parts.map(|part| &part[weights_len..]));
+            }
+        });
+    }
 }
 
-/// Adds the parts of a sum in order.
-pub(super) fn add_parts(sum: &mut [f32], parts: &[f32]) {
+/// One block of values, if there are any.
+fn part_of<T>(values: &[T], block: usize, len: usize) -> &[T] {
+    if values.is_empty() {
+        values
+    } else {
+        &values[block * len..][..len]
+    }
+}
+
+/// Adds the parts of a sum in order; what they hold beyond it does not count.
+pub(super) fn add_parts<'a>(sum: &mut [f32], parts: impl Iterator<Item = &'a [f32]>) {
     sum.fill(0.0);
-    for part in parts.chunks_exact(sum.len().max(1)) {
+    for part in parts {
         for (sum, value) in sum.iter_mut().zip(part) {
             *sum += value;
         }
@@ -182,12 +250,12 @@ pub(super) fn add_parts(sum: &mut [f32], parts: &[f32]) {
 }
 
 /// The backward pass of one block of images.
-struct BackwardBlock<'a> {
+struct BackwardBlock<'a, T> {
     shape: &'a Conv2dShape,
     /// Of the input gradient, if it is wanted.
-    correlation: Option<&'a Correlation>,
+    correlation: Option<&'a Correlation<'a, T>>,
     /// If it is wanted.
-    weight_gradient: Option<&'a WeightGradient<'a>>,
+    weight_gradient: Option<&'a WeightGradient<'a, T>>,
     /// What both of them work in.
     scratch: &'a mut [f32],
     x: &'a [f32],
@@ -206,7 +274,7 @@ struct BackwardBlock<'a> {
     sum_bias: &'a mut [f32],
 }
 
-impl Kernel for BackwardBlock<'_> {
+impl<T: Transform> Kernel for BackwardBlock<'_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 
 use super::direct::{self, RowTarget};
 use super::taps::Direction;
-use super::winograd::{self, F4, PlaneTarget, Transform};
+use super::winograd::{self, PlaneTarget, Transform};
 use super::{Conv2dShape, Epilogue};
-use crate::buffer::Buffer;
 use crate::dispatch::InstructionSet;
+use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 
 /// The environment variable that forces a method where the shape allows it.
@@ -68,37 +68,42 @@ impl Method {
 }
 
 /// A convolution, or its input gradient, laid out for one instruction set.
-pub(super) enum Correlation {
-    Direct(direct::Plan),
+pub(super) enum Correlation<'a, T> {
+    Direct(direct::Plan<'a>),
     Winograd {
-        plan: winograd::Plan<F4>,
+        plan: winograd::Plan<T>,
         /// Transformed.
-        weights: Buffer,
+        weights: &'a [f32],
     },
 }
 
-impl Correlation {
-    /// Lays out one direction of a convolution with these weights, `[kh, kw, inputs, outputs]`.
-    pub(super) fn new(
-        set: InstructionSet,
-        shape: &Conv2dShape,
-        direction: Direction,
-        weights: &[f32],
-    ) -> Self {
-        match Method::of(shape) {
-            Method::Direct => Self::Direct(direct::Plan::new(set, shape, direction, weights)),
-            Method::Winograd => {
-                let plan = winograd::Plan::new(set, shape, direction);
-                let mut transformed = Buffer::zeroed(plan.weights_len());
-                winograd::transform_weights(set, &plan, weights, &mut transformed);
-                Self::Winograd {
-                    plan,
-                    weights: transformed,
-                }
-            }
+/// Lays out one direction of a convolution with these weights, `[kh, kw, inputs, outputs]`, for the
+/// time of a call.
+pub(super) fn with_correlation<T: Transform, R>(
+    set: InstructionSet,
+    (shape, method): (&Conv2dShape, Method),
+    direction: Direction,
+    weights: &[f32],
+    use_it: impl FnOnce(&Correlation<'_, T>) -> R,
+) -> R {
+    match method {
+        Method::Direct => with_scratch(direct::panels_len(set, shape, direction), |panels| {
+            direct::pack_weights(set, shape, direction, weights, panels);
+            let plan = direct::Plan::new(set, shape, direction, panels);
+            use_it(&Correlation::Direct(plan))
+        }),
+        Method::Winograd => {
+            let plan = winograd::Plan::new(set, shape, direction);
+            with_scratch(plan.weights_len(), |transformed| {
+                winograd::transform_weights(set, &plan, weights, transformed);
+                let weights = &*transformed;
+                use_it(&Correlation::Winograd { plan, weights })
+            })
         }
     }
+}
 
+impl<T: Transform> Correlation<'_, T> {
     /// Rows and columns of the result.
     pub(super) fn result_size(&self) -> [usize; 2] {
         match self {
@@ -127,7 +132,7 @@ impl Correlation {
     pub(super) fn band(&self) -> usize {
         match self {
             Self::Direct(_) => 1,
-            Self::Winograd { .. } => F4::OUTPUTS,
+            Self::Winograd { .. } => T::OUTPUTS,
         }
     }
 

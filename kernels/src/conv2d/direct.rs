@@ -9,15 +9,18 @@
 //! Weights are packed once per call, `[panel][source channel][kernel row][kernel column][rows]`, so
 //! that a tile reads them in order.
 
-use super::taps::{Direction, Run, Tap};
+use smallvec::SmallVec;
+
+use super::taps::{Direction, Runs};
 use super::{Conv2dShape, Epilogue};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::tile::TileKernel;
 use crate::isa::Isa;
 use crate::lanes::LANES;
+use crate::window::Axis;
 
 /// A convolution, or its input gradient, laid out for one instruction set.
-pub(super) struct Plan {
+pub(super) struct Plan<'a> {
     /// Channels of the source and of the result.
     pub(super) sources: usize,
     pub(super) results: usize,
@@ -27,11 +30,12 @@ pub(super) struct Plan {
     pub(super) result_columns: usize,
     kernel_len: usize,
     kernel_columns: usize,
-    row_taps: Vec<Vec<Tap>>,
-    column_runs: Vec<Run>,
+    direction: Direction,
+    rows: Axis,
+    column_runs: Runs,
     tile_rows: usize,
-    /// The weights in panels of `tile_rows` channels of the result.
-    panels: Vec<f32>,
+    /// From [`pack_weights`].
+    panels: &'a [f32],
 }
 
 /// Rows of the tile of a set.
@@ -55,39 +59,62 @@ impl TileKernel for TileRows {
     }
 }
 
-impl Plan {
-    /// Lays out one direction of a convolution with these weights, `[kh, kw, inputs, outputs]`.
+/// Channels of the source and of the result.
+fn channels(shape: &Conv2dShape, direction: Direction) -> [usize; 2] {
+    match direction {
+        Direction::Forward => [shape.inputs, shape.outputs],
+        Direction::Gradient => [shape.outputs, shape.inputs],
+    }
+}
+
+/// Floats of the weights in panels.
+pub(super) fn panels_len(set: InstructionSet, shape: &Conv2dShape, direction: Direction) -> usize {
+    let [sources, results] = channels(shape, direction);
+    let kernel_len: usize = shape.window.kernel.iter().product();
+    results.next_multiple_of(set.run(TileRows)) * sources * kernel_len
+}
+
+/// Packs weights `[kh, kw, inputs, outputs]` into [`panels_len`] floats, the last panel filled up
+/// with zeros.
+pub(super) fn pack_weights(
+    set: InstructionSet,
+    shape: &Conv2dShape,
+    direction: Direction,
+    weights: &[f32],
+    panels: &mut [f32],
+) {
+    let [sources, results] = channels(shape, direction);
+    let tile_rows = set.run(TileRows);
+    let kernel_len: usize = shape.window.kernel.iter().product();
+    for (index, value) in panels.iter_mut().enumerate() {
+        let (step, row) = (index / tile_rows, index % tile_rows);
+        let (place, source) = (step % kernel_len, step / kernel_len % sources);
+        let result = step / kernel_len / sources * tile_rows + row;
+        let (input, output) = match direction {
+            Direction::Forward => (source, result),
+            Direction::Gradient => (result, source),
+        };
+        *value = if result < results {
+            weights[(place * shape.inputs + input) * shape.outputs + output]
+        } else {
+            0.0
+        };
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// Lays out one direction of a convolution with weights from [`pack_weights`].
     pub(super) fn new(
         set: InstructionSet,
         shape: &Conv2dShape,
         direction: Direction,
-        weights: &[f32],
+        panels: &'a [f32],
     ) -> Self {
         let [rows, columns] = shape.window.axes([shape.height, shape.width]);
         let [source_rows, result_rows] = direction.lengths(&rows);
         let [source_columns, result_columns] = direction.lengths(&columns);
-        let [sources, results] = match direction {
-            Direction::Forward => [shape.inputs, shape.outputs],
-            Direction::Gradient => [shape.outputs, shape.inputs],
-        };
-        let tile_rows = set.run(TileRows);
-        let kernel_len = rows.kernel * columns.kernel;
-        let mut panels = vec![0.0; results.next_multiple_of(tile_rows) * sources * kernel_len];
-        let weight = |source: usize, place: usize, result: usize| {
-            let (input, output) = match direction {
-                Direction::Forward => (source, result),
-                Direction::Gradient => (result, source),
-            };
-            weights[(place * shape.inputs + input) * shape.outputs + output]
-        };
-        for (index, value) in panels.iter_mut().enumerate() {
-            let (step, row) = (index / tile_rows, index % tile_rows);
-            let (place, source) = (step % kernel_len, step / kernel_len % sources);
-            let result = step / kernel_len / sources * tile_rows + row;
-            if result < results {
-                *value = weight(source, place, result);
-            }
-        }
+        let [sources, results] = channels(shape, direction);
+        assert_eq!(panels.len(), panels_len(set, shape, direction));
         Self {
             sources,
             results,
@@ -95,13 +122,12 @@ impl Plan {
             source_columns,
             result_rows,
             result_columns,
-            kernel_len,
+            kernel_len: rows.kernel * columns.kernel,
             kernel_columns: columns.kernel,
-            row_taps: (0..result_rows)
-                .map(|place| direction.taps(&rows, place))
-                .collect(),
+            direction,
+            rows,
             column_runs: direction.runs(&columns),
-            tile_rows,
+            tile_rows: set.run(TileRows),
             panels,
         }
     }
@@ -133,7 +159,7 @@ pub(super) struct RowTarget {
 #[inline(always)]
 pub(super) unsafe fn row<I: Isa>(
     isa: I,
-    plan: &Plan,
+    plan: &Plan<'_>,
     source: &[f32],
     y: usize,
     epilogue: Epilogue<'_>,
@@ -154,7 +180,7 @@ pub(super) unsafe fn row<I: Isa>(
 }
 
 struct RowKernel<'a> {
-    plan: &'a Plan,
+    plan: &'a Plan<'a>,
     source: &'a [f32],
     y: usize,
     epilogue: Epilogue<'a>,
@@ -187,30 +213,19 @@ impl TileKernel for RowKernel<'_> {
         assert_eq!(plan.tile_rows, ROWS);
         let channel_stride = plan.source_rows * plan.source_columns * LANES;
         let panel_len = plan.sources * plan.kernel_len * ROWS;
-        let row_taps = &plan.row_taps[y];
-        let mut listed = [[0; 2]; LISTED];
-        let mut many = Vec::new();
+        let row_taps = plan.direction.taps(&plan.rows, y);
         for run in &plan.column_runs {
             // Offsets into the source and into the weights of one channel.
-            let count = row_taps.len() * run.taps.len();
-            let steps = if count <= LISTED {
-                &mut listed[..count]
-            } else {
-                many.resize(count, [0; 2]);
-                &mut many[..]
-            };
-            let mut next = steps.iter_mut();
-            for row in row_taps {
-                for column in &run.taps {
-                    if let Some(step) = next.next() {
-                        *step = [
-                            (row.source * plan.source_columns + column.source) * LANES,
-                            (row.kernel * plan.kernel_columns + column.kernel) * ROWS,
-                        ];
-                    }
-                }
+            let mut steps: SmallVec<[[usize; 2]; LISTED]> = SmallVec::new();
+            for row in &row_taps {
+                steps.extend(run.taps.iter().map(|column| {
+                    [
+                        (row.source * plan.source_columns + column.source) * LANES,
+                        (row.kernel * plan.kernel_columns + column.kernel) * ROWS,
+                    ]
+                }));
             }
-            let steps = &*steps;
+            let steps = &steps[..];
             let mut done = 0;
             while done < run.count {
                 let vectors = VECTORS.min(run.count - done);

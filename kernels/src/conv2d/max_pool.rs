@@ -4,6 +4,8 @@
 //! its last one is there. So the activation before pooling is never stored: what the backward pass
 //! needs of it is one byte per output, the place within the window that was largest.
 
+use smallvec::SmallVec;
+
 use super::Conv2dShape;
 use crate::isa::Isa;
 use crate::lanes::LANES;
@@ -100,7 +102,7 @@ impl Pooling {
         let (plane, row_len) = (self.plane() * LANES, self.row_len());
         let inside = rows.inside(y);
         let top = y * rows.stride + inside.start - rows.before;
-        let mut window = Vec::with_capacity(inside.len());
+        let mut window: SmallVec<[_; 5]> = SmallVec::new();
         let channels = ring.values.chunks_exact(ring.rows * row_len);
         let targets = output
             .chunks_exact_mut(plane)

@@ -4,6 +4,8 @@
 //! moves over the source by its stride, in the other each place of the result lies under the windows
 //! that reach it. Here both become lists of taps.
 
+use smallvec::SmallVec;
+
 use crate::window::Axis;
 
 /// A place of the kernel and the place of the source that it is multiplied with.
@@ -12,6 +14,9 @@ pub(super) struct Tap {
     pub(super) kernel: usize,
     pub(super) source: usize,
 }
+
+/// The taps of one place, without memory of their own for kernels of up to five places.
+pub(super) type Taps = SmallVec<[Tap; 5]>;
 
 /// Places of the result, `step` apart, whose taps are the same places of the kernel and lie
 /// `source_step` apart from one to the next: neighbours that one tile of registers can hold.
@@ -22,11 +27,14 @@ pub(super) struct Run {
     pub(super) count: usize,
     pub(super) source_step: usize,
     /// The taps of the first place.
-    pub(super) taps: Vec<Tap>,
+    pub(super) taps: Taps,
 }
 
+/// All places of an axis: for strides of one, two edges and a middle.
+pub(super) type Runs = SmallVec<[Run; 5]>;
+
 /// The taps of an output place.
-fn of_output(axis: &Axis, output: usize) -> Vec<Tap> {
+fn of_output(axis: &Axis, output: usize) -> Taps {
     axis.inside(output)
         .map(|kernel| Tap {
             kernel,
@@ -36,7 +44,7 @@ fn of_output(axis: &Axis, output: usize) -> Vec<Tap> {
 }
 
 /// The taps of an input place: the windows that reach it.
-fn of_input(axis: &Axis, input: usize) -> Vec<Tap> {
+fn of_input(axis: &Axis, input: usize) -> Taps {
     (0..axis.kernel)
         .filter_map(|kernel| {
             let start = (input + axis.before).checked_sub(kernel)?;
@@ -69,7 +77,7 @@ impl Direction {
     }
 
     /// The taps of a place of the result.
-    pub(super) fn taps(self, axis: &Axis, place: usize) -> Vec<Tap> {
+    pub(super) fn taps(self, axis: &Axis, place: usize) -> Taps {
         match self {
             Self::Forward => of_output(axis, place),
             Self::Gradient => of_input(axis, place),
@@ -77,13 +85,13 @@ impl Direction {
     }
 
     /// All places of the result in runs.
-    pub(super) fn runs(self, axis: &Axis) -> Vec<Run> {
+    pub(super) fn runs(self, axis: &Axis) -> Runs {
         let [_, len] = self.lengths(axis);
         let (step, source_step) = match self {
             Self::Forward => (1, axis.stride),
             Self::Gradient => (axis.stride, 1),
         };
-        let mut runs: Vec<Run> = Vec::new();
+        let mut runs = Runs::new();
         for phase in 0..step {
             let mut open: Option<Run> = None;
             for place in (phase..len).step_by(step) {

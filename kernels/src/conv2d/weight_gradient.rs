@@ -1,21 +1,21 @@
 //! The weight gradient by the method that suits a shape.
 
 use super::correlation::Method;
-use super::winograd::{self, F4, GradBlock, GradPlan};
+use super::winograd::{self, GradBlock, GradPlan, Transform};
 use super::{Conv2dShape, grad_weights};
 use crate::dispatch::InstructionSet;
 use crate::isa::Isa;
 
 /// How the weight gradient of a convolution is summed: block by block into the sums of a part, and
 /// at the end over all parts.
-pub(super) enum WeightGradient<'a> {
+pub(super) enum WeightGradient<'a, T> {
     Direct(&'a Conv2dShape),
-    Winograd(GradPlan<F4>),
+    Winograd(GradPlan<T>),
 }
 
-impl<'a> WeightGradient<'a> {
-    pub(super) fn new(shape: &'a Conv2dShape) -> Self {
-        match Method::of(shape) {
+impl<'a, T: Transform> WeightGradient<'a, T> {
+    pub(super) fn new(shape: &'a Conv2dShape, method: Method) -> Self {
+        match method {
             Method::Direct => Self::Direct(shape),
             Method::Winograd => Self::Winograd(GradPlan::new(shape)),
         }
@@ -69,11 +69,23 @@ impl<'a> WeightGradient<'a> {
         }
     }
 
-    /// The gradient, `[kh, kw, inputs, outputs]`, from the sums of all parts, added in order.
-    pub(super) fn finish(&self, set: InstructionSet, parts: &[f32], grad_weights: &mut [f32]) {
+    /// The gradient, `[kh, kw, inputs, outputs]`, from the sums of all parts, added in order: they
+    /// are at the start of every `part_len` floats.
+    pub(super) fn finish(
+        &self,
+        set: InstructionSet,
+        parts: &[f32],
+        part_len: usize,
+        grad_weights: &mut [f32],
+    ) {
         match self {
-            Self::Direct(_) => super::backward::add_parts(grad_weights, parts),
-            Self::Winograd(plan) => winograd::sum_parts(set, plan, parts, grad_weights),
+            Self::Direct(_) => {
+                let parts = parts.chunks_exact(part_len);
+                super::backward::add_parts(grad_weights, parts);
+            }
+            Self::Winograd(plan) => {
+                winograd::sum_parts(set, plan, parts, part_len, grad_weights);
+            }
         }
     }
 }

@@ -39,15 +39,10 @@
 //! assert!((y[0] - 80.0).abs() < 1e-3 && (y[16] - 50.0).abs() < 1e-3);
 //! ```
 
-use rayon::prelude::*;
-
-use super::taps::Direction;
-use super::{Conv2dShape, Epilogue, Shared, TASKS, check_forward, part_blocks};
-use crate::dense::Affine;
-use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::scratch::with_scratch;
-use crate::isa::Isa;
-use crate::lanes::{blocks, check, lanes_len};
+use super::backward::backward_by;
+use super::{Conv2dShape, Gradients, Method, Recorded, forward_by};
+use crate::dense::{Activation, Affine};
+use crate::dispatch::InstructionSet;
 
 mod correlate;
 mod grad_weights;
@@ -87,14 +82,8 @@ pub fn forward<T: Transform>(
     x: &[f32],
     y: &mut [f32],
 ) {
-    check_forward(shape, &layer, x);
-    check(
-        "y",
-        y.len(),
-        lanes_len(shape.images, shape.output_features()),
-    );
-    let plan = Plan::<T>::new(set, shape, Direction::Forward);
-    correlate_batch(set, &plan, (layer.weights, Epilogue::of(&layer)), x, y);
+    check_window(shape);
+    forward_by::<T>(set, (shape, Method::Winograd), layer, x, y);
 }
 
 /// The gradient with respect to the input, from lanes of the output to lanes of the input.
@@ -109,26 +98,25 @@ pub fn grad_input<T: Transform>(
     weights: &[f32],
     grad_input: &mut [f32],
 ) {
-    let (inputs, outputs) = (shape.input_features(), shape.output_features());
-    check(
-        "grad_output",
-        grad_output.len(),
-        lanes_len(shape.images, outputs),
-    );
-    check("weights", weights.len(), shape.weights());
-    check(
-        "grad_input",
-        grad_input.len(),
-        lanes_len(shape.images, inputs),
-    );
-    let plan = Plan::<T>::new(set, shape, Direction::Gradient);
-    correlate_batch(
-        set,
-        &plan,
-        (weights, Epilogue::NONE),
-        grad_output,
-        grad_input,
-    );
+    let gradients = Gradients {
+        input: Some(grad_input),
+        ..Gradients::default()
+    };
+    let recorded = sums(&[], weights);
+    check_window(shape);
+    let by = (shape, Method::Winograd);
+    backward_by::<T>(set, by, recorded, grad_output, gradients);
+}
+
+/// A forward pass that neither activation nor pooling followed.
+fn sums<'a>(x: &'a [f32], weights: &'a [f32]) -> Recorded<'a> {
+    Recorded {
+        x,
+        weights,
+        y: &[],
+        activation: Activation::Linear,
+        max_pool: None,
+    }
 }
 
 /// The gradient with respect to the weights, row-major `[3, 3, inputs, outputs]`. Empty lanes of
@@ -144,104 +132,11 @@ pub fn grad_weights<T: Transform>(
     grad_output: &[f32],
     grad_weights: &mut [f32],
 ) {
-    let blocks = blocks(shape.images);
-    let (inputs, outputs) = (
-        lanes_len(1, shape.input_features()),
-        lanes_len(1, shape.output_features()),
-    );
-    check("x", x.len(), blocks * inputs);
-    check("grad_output", grad_output.len(), blocks * outputs);
-    check("grad_weights", grad_weights.len(), shape.weights());
-    if grad_weights.is_empty() {
-        return;
-    }
-    let plan = GradPlan::<T>::new(shape);
-    let part_blocks = part_blocks(blocks, plan.sums_len());
-    let parts = blocks.div_ceil(part_blocks);
-    with_scratch(parts * plan.sums_len(), |sums| {
-        sums.par_chunks_mut(plan.sums_len())
-            .enumerate()
-            .with_max_len(1)
-            .for_each(|(part, sums)| {
-                let part = part * part_blocks..blocks.min((part + 1) * part_blocks);
-                with_scratch(plan.scratch_len(), |scratch| {
-                    for block in part.clone() {
-                        set.run(AddBlock(GradBlock {
-                            plan: &plan,
-                            x: &x[block * inputs..][..inputs],
-                            grad_output: &grad_output[block * outputs..][..outputs],
-                            first: block == part.start,
-                            sums,
-                            scratch,
-                        }));
-                    }
-                });
-            });
-        sum_parts(set, &plan, sums, grad_weights);
-    });
-}
-
-struct AddBlock<'a, T>(GradBlock<'a, T>);
-
-impl<T: Transform> Kernel for AddBlock<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        add_grad_weights(isa, self.0);
-    }
-}
-
-/// Every block of a batch, in parallel.
-fn correlate_batch<T: Transform>(
-    set: InstructionSet,
-    plan: &Plan<T>,
-    (weights, epilogue): (&[f32], Epilogue<'_>),
-    source: &[f32],
-    result: &mut [f32],
-) {
-    let (source_len, result_len) = (plan.source_len(), plan.result_len());
-    if result_len == 0 || result.is_empty() {
-        return;
-    }
-    let blocks = result.len() / result_len;
-    let bands = TASKS.div_ceil(blocks).min(plan.tile_rows());
-    let band_rows = plan.tile_rows().div_ceil(bands);
-    let shared = Shared(result.as_mut_ptr());
-    with_scratch(plan.weights_len(), |transformed| {
-        transform_weights(set, plan, weights, transformed);
-        let transformed = &*transformed;
-        (0..blocks * bands)
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|task| {
-                let (block, band) = (task / bands, task % bands);
-                with_scratch(plan.scratch_len(), |scratch| {
-                    set.run(Correlate(Band {
-                        plan,
-                        weights: transformed,
-                        source: &source[block * source_len..][..source_len],
-                        epilogue,
-                        tile_rows: band * band_rows..plan.tile_rows().min((band + 1) * band_rows),
-                        target: PlaneTarget::whole(
-                            plan.result_size(),
-                            shared.start().wrapping_add(block * result_len),
-                        ),
-                        scratch,
-                    }));
-                });
-            });
-    });
-}
-
-struct Correlate<'a, T>(Band<'a, T>);
-
-impl<T: Transform> Kernel for Correlate<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        // SAFETY: `correlate_batch` gives every task rows of its own within the result.
-        unsafe { correlate(isa, self.0) };
-    }
+    let gradients = Gradients {
+        weights: Some(grad_weights),
+        ..Gradients::default()
+    };
+    check_window(shape);
+    let by = (shape, Method::Winograd);
+    backward_by::<T>(set, by, sums(x, &[]), grad_output, gradients);
 }

@@ -22,7 +22,7 @@ pub trait TileKernel {
 /// Step `s = outer · inner + i` of the sum reads the values
 /// `a[r · a_row + outer · a_outer + i · a_inner]` and the vectors at `b[v · b_vector + s · b_step]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Tile {
+pub(crate) struct Tile<F = Store> {
     pub(crate) a: *const f32,
     pub(crate) a_row: usize,
     pub(crate) a_outer: usize,
@@ -40,20 +40,36 @@ pub(crate) struct Tile {
     pub(crate) rows: usize,
     /// Lanes to write of the last vector.
     pub(crate) last_lanes: usize,
-    pub(crate) finish: Finish,
+    pub(crate) finish: F,
 }
 
-impl Tile {
+impl<F> Tile<F> {
     /// Where vector `v` of row `r` of the result lies.
     #[inline(always)]
-    fn place(&self, r: usize, v: usize) -> *mut f32 {
+    pub(crate) fn place(&self, r: usize, v: usize) -> *mut f32 {
         self.c.wrapping_add(r * self.c_row + v * self.c_vector)
     }
 }
 
-/// What happens to the sums of a tile before they are written.
+/// What becomes of the sums of a tile.
+pub(crate) trait Finish: Copy {
+    /// Asks for the memory that [`finish`](Self::finish) will read, before the sums are computed.
+    fn prepare<I: Isa>(isa: I, tile: &Tile<Self>, vectors: usize);
+
+    /// Uses up the sums; rows from [`Tile::rows`] on and lanes from [`Tile::last_lanes`] on do not count.
+    ///
+    /// # Safety
+    /// As [`micro_kernel`].
+    unsafe fn finish<I: Isa, const ROWS: usize, const VECTORS: usize>(
+        isa: I,
+        tile: &Tile<Self>,
+        sums: [[I::F32; VECTORS]; ROWS],
+    );
+}
+
+/// Writes the sums to the result.
 #[derive(Clone, Copy)]
-pub(crate) struct Finish {
+pub(crate) struct Store {
     /// Add what the result holds, times this; zero does not read it.
     pub(crate) held: f32,
     /// Add one value per row, the first of them here; null for none.
@@ -62,23 +78,57 @@ pub(crate) struct Finish {
     pub(crate) relu: bool,
 }
 
+impl Store {
+    /// The sums as they are.
+    pub(crate) const PLAIN: Self = Self {
+        held: 0.0,
+        bias: std::ptr::null(),
+        relu: false,
+    };
+}
+
+impl Finish for Store {
+    #[inline(always)]
+    fn prepare<I: Isa>(_: I, _: &Tile<Self>, _: usize) {}
+
+    #[inline(always)]
+    unsafe fn finish<I: Isa, const ROWS: usize, const VECTORS: usize>(
+        isa: I,
+        tile: &Tile<Self>,
+        sums: [[I::F32; VECTORS]; ROWS],
+    ) {
+        let whole = tile.rows == ROWS && tile.last_lanes == LANES;
+        // SAFETY: the caller vouches for the result and the bias.
+        unsafe {
+            if whole {
+                store_whole(isa, tile, sums);
+            } else {
+                store_part(isa, tile, &sums);
+            }
+        }
+    }
+}
+
 /// Computes one tile of `ROWS` by `VECTORS` vectors. `A_ROW` is the stride between broadcast values
 /// where it is known when this is compiled; zero takes [`Tile::a_row`].
 ///
 /// # Safety
 /// Every value and vector that [`Tile`] describes, for `ROWS` rows, is valid for reading; `rows`
 /// rows of the result, its last vector `last_lanes` lanes wide, are valid for writing
-/// and reading by this call alone; `bias` is null or valid for `rows` floats.
+/// and reading by this call alone, and so is whatever else `finish` names: a bias is null or valid
+/// for `rows` floats.
 #[inline(always)]
 pub(crate) unsafe fn micro_kernel<
     I: Isa,
+    F: Finish,
     const ROWS: usize,
     const VECTORS: usize,
     const A_ROW: usize,
 >(
     isa: I,
-    tile: &Tile,
+    tile: &Tile<F>,
 ) {
+    F::prepare(isa, tile, VECTORS);
     let a_row = if A_ROW == 0 { tile.a_row } else { A_ROW };
     let mut sums = [[isa.zero(); VECTORS]; ROWS];
     let mut b = tile.b;
@@ -103,15 +153,8 @@ pub(crate) unsafe fn micro_kernel<
             b = b.wrapping_add(tile.b_step);
         }
     }
-    let whole = tile.rows == ROWS && tile.last_lanes == LANES;
-    // SAFETY: the caller vouches for the result and the bias.
-    unsafe {
-        if whole {
-            finish_whole(isa, tile, sums);
-        } else {
-            finish_part(isa, tile, &sums);
-        }
-    }
+    // SAFETY: the caller vouches for all that the finish names.
+    unsafe { F::finish(isa, tile, sums) };
 }
 
 /// Finishes and writes a whole tile. One pass for each step, so that the loops unroll and the sums
@@ -120,12 +163,12 @@ pub(crate) unsafe fn micro_kernel<
 /// # Safety
 /// As [`micro_kernel`], with `ROWS` rows of whole vectors.
 #[inline(always)]
-unsafe fn finish_whole<I: Isa, const ROWS: usize, const VECTORS: usize>(
+unsafe fn store_whole<I: Isa, const ROWS: usize, const VECTORS: usize>(
     isa: I,
     tile: &Tile,
     mut sums: [[I::F32; VECTORS]; ROWS],
 ) {
-    let Finish { held, bias, relu } = tile.finish;
+    let Store { held, bias, relu } = tile.finish;
     if held != 0.0 {
         let held = isa.splat(held);
         for (r, row) in sums.iter_mut().enumerate() {
@@ -166,12 +209,12 @@ unsafe fn finish_whole<I: Isa, const ROWS: usize, const VECTORS: usize>(
 /// # Safety
 /// As [`micro_kernel`].
 #[inline(always)]
-unsafe fn finish_part<I: Isa, const ROWS: usize, const VECTORS: usize>(
+unsafe fn store_part<I: Isa, const ROWS: usize, const VECTORS: usize>(
     isa: I,
     tile: &Tile,
     sums: &[[I::F32; VECTORS]; ROWS],
 ) {
-    let Finish { held, bias, relu } = tile.finish;
+    let Store { held, bias, relu } = tile.finish;
     // A copy: the sums themselves must not be indexed by what is known only at run time, or they
     // would lie in memory all along.
     let sums = *sums;

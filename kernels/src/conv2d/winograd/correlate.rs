@@ -12,7 +12,7 @@ use super::transform::Transform;
 use crate::conv2d::taps::Direction;
 use crate::conv2d::{Conv2dShape, Epilogue};
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::tile::{Finish, Tile, TileKernel, micro_kernel};
+use crate::gemm::tile::{Store, Tile, TileKernel, micro_kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
@@ -124,11 +124,6 @@ impl<T: Transform> Plan<T> {
     /// Rows and columns of the result.
     pub(crate) fn result_size(&self) -> [usize; 2] {
         [self.result.rows, self.result.columns]
-    }
-
-    /// Rows of tiles; each is [`Transform::OUTPUTS`] rows of the result, the last one perhaps less.
-    pub(crate) fn tile_rows(&self) -> usize {
-        self.tiles[0]
     }
 
     /// Floats of the transformed weights.
@@ -360,19 +355,15 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                     c_vector: LANES,
                     rows: ROWS,
                     last_lanes: LANES,
-                    finish: Finish {
-                        held: 0.0,
-                        bias: std::ptr::null(),
-                        relu: false,
-                    },
+                    finish: Store::PLAIN,
                 };
                 // SAFETY: panels hold `ROWS` rows of every source, the transformed source every
                 // tile of every source, and the products have room for whole panels.
                 unsafe {
                     match vectors {
-                        1 => micro_kernel::<I, ROWS, 1, 1>(isa, &tile),
-                        2 => micro_kernel::<I, ROWS, 2, 1>(isa, &tile),
-                        _ => micro_kernel::<I, ROWS, VECTORS, 1>(isa, &tile),
+                        1 => micro_kernel::<I, _, ROWS, 1, 1>(isa, &tile),
+                        2 => micro_kernel::<I, _, ROWS, 2, 1>(isa, &tile),
+                        _ => micro_kernel::<I, _, ROWS, VECTORS, 1>(isa, &tile),
                     }
                 }
                 source_ahead.fetch(isa);

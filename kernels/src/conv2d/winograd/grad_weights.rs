@@ -14,7 +14,7 @@ use super::tiles::{Ahead, GradOutput, Input, Place, Plane, Square, transform_squ
 use super::transform::{MOST_POINTS, Transform};
 use crate::conv2d::{Conv2dShape, Shared};
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::tile::{Finish, Tile, TileKernel, micro_kernel};
+use crate::gemm::tile::{Store, Tile, TileKernel, micro_kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
@@ -283,19 +283,18 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                     c_vector: LANES,
                     rows: ROWS.min(plan.inputs - row),
                     last_lanes: LANES,
-                    finish: Finish {
+                    finish: Store {
                         held,
-                        bias: std::ptr::null(),
-                        relu: false,
+                        ..Store::PLAIN
                     },
                 };
                 // SAFETY: the transformed input has room for whole panels, both operands hold
                 // sixteen images of every tile, and only rows that there are are written.
                 unsafe {
                     match used {
-                        1 => micro_kernel::<I, ROWS, 1, CHANNEL>(isa, &tile),
-                        2 => micro_kernel::<I, ROWS, 2, CHANNEL>(isa, &tile),
-                        _ => micro_kernel::<I, ROWS, VECTORS, CHANNEL>(isa, &tile),
+                        1 => micro_kernel::<I, _, ROWS, 1, CHANNEL>(isa, &tile),
+                        2 => micro_kernel::<I, _, ROWS, 2, CHANNEL>(isa, &tile),
+                        _ => micro_kernel::<I, _, ROWS, VECTORS, CHANNEL>(isa, &tile),
                     }
                 }
                 for ahead in &mut *ahead {
@@ -308,7 +307,8 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
-/// Adds the sums of all parts in order and transforms them back, into `[3, 3, inputs, outputs]`.
+/// Adds the sums of all parts in order, which are at the start of every `part_len` floats, and
+/// transforms them back, into `[3, 3, inputs, outputs]`.
 ///
 /// # Panics
 /// If a slice has another length than the plan demands.
@@ -316,18 +316,20 @@ pub(crate) fn sum_parts<T: Transform>(
     set: InstructionSet,
     plan: &GradPlan<T>,
     parts: &[f32],
+    part_len: usize,
     grad_weights: &mut [f32],
 ) {
     assert_eq!(grad_weights.len(), 9 * plan.inputs * plan.outputs);
     if grad_weights.is_empty() {
         return;
     }
-    assert!(parts.len().is_multiple_of(plan.sums_len()));
+    assert!(parts.len().is_multiple_of(part_len) && part_len >= plan.sums_len());
     let target = Shared(grad_weights.as_mut_ptr());
     (0..plan.inputs).into_par_iter().for_each(|input| {
         set.run(FinishInput {
             plan,
             parts,
+            part_len,
             input,
             target: target.start(),
         });
@@ -338,6 +340,7 @@ pub(crate) fn sum_parts<T: Transform>(
 struct FinishInput<'a, T> {
     plan: &'a GradPlan<T>,
     parts: &'a [f32],
+    part_len: usize,
     input: usize,
     /// The whole result; this task writes one row of each of its nine matrices.
     target: *mut f32,
@@ -358,7 +361,7 @@ impl<T: Transform> Kernel for FinishInput<'_, T> {
                 for (i, sum) in column.iter_mut().enumerate().take(T::POINTS) {
                     let row = (i * T::POINTS + j) * plan.inputs + self.input;
                     let at = (row * plan.vectors() + vector) * LANES;
-                    for part in self.parts.chunks_exact(plan.sums_len()) {
+                    for part in self.parts.chunks_exact(self.part_len) {
                         let values = part[at..].first_chunk().expect("whole vectors");
                         *sum = isa.add(*sum, isa.load(values));
                     }

@@ -1,0 +1,277 @@
+//! One task of a product: a rectangle of the result, block by block of the sum.
+
+use std::ops::Range;
+
+use super::driver::{Broadcast, Product, Shared, Vectors, block_depth};
+use super::epilogue::Epilogue;
+use super::pack::pack_block;
+use super::tile::{Tile, TileKernel, micro_kernel};
+use crate::dispatch::Kernel;
+use crate::isa::Isa;
+use crate::lanes::LANES;
+
+/// One rectangle of the result.
+pub(super) struct Task<'a, E> {
+    pub(super) product: &'a Product<'a, E>,
+    pub(super) c: Shared,
+    pub(super) panels: Range<usize>,
+    pub(super) strips: Range<usize>,
+    pub(super) scratch: &'a mut [f32],
+}
+
+/// One block of the sum: where the operands of a tile lie.
+#[derive(Clone, Copy)]
+struct Operands {
+    a: *const f32,
+    a_panel: usize,
+    a_row: usize,
+    a_outer: usize,
+    a_inner: usize,
+    /// The last panel where it lies elsewhere: its start, `a_row` and `a_outer`.
+    a_last: Option<(*const f32, usize, usize)>,
+    b: *const f32,
+    b_strip: usize,
+    b_vector: usize,
+    b_step: usize,
+    outer: usize,
+    inner: usize,
+}
+
+impl<E: Epilogue> Kernel for Task<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        isa.gemm_tile(self);
+    }
+}
+
+impl<E: Epilogue> TileKernel for Task<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(mut self, isa: I) {
+        let depth = self.product.depth;
+        let block = block_depth(depth);
+        // Without a single step there are still sums to write.
+        for index in 0..depth.div_ceil(block.max(1)).max(1) {
+            let steps = index * block..depth.min((index + 1) * block);
+            let operands = self.operands::<I, ROWS, VECTORS>(isa, steps.clone());
+            let (panels, strips) = (self.panels.len(), self.strips.len());
+            for index in 0..panels * strips {
+                // A strip stays in the first-level cache while packed panels pass. Rows and lanes are
+                // panels whose values lie far apart: there the panel stays, and strips pass.
+                let (panel, strip) = match (self.product.a, self.product.b) {
+                    (Broadcast::Lanes(_) | Broadcast::Rows(_), Vectors::Matrix(_)) => {
+                        (index / strips, index % strips)
+                    }
+                    _ => (index % panels, index / panels),
+                };
+                let place = (self.panels.start + panel, self.strips.start + strip);
+                match self.product.a {
+                    Broadcast::Lanes(_) => {
+                        self.tile::<I, ROWS, VECTORS, LANES>(isa, &operands, place, &steps);
+                    }
+                    Broadcast::Rows(_) => {
+                        self.tile::<I, ROWS, VECTORS, 0>(isa, &operands, place, &steps);
+                    }
+                    Broadcast::Matrix(_) | Broadcast::Packed(_) => {
+                        self.tile::<I, ROWS, VECTORS, 1>(isa, &operands, place, &steps);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<E: Epilogue> Task<'_, E> {
+    /// Packs what must be packed of the steps of one block.
+    #[inline(always)]
+    fn operands<I: Isa, const ROWS: usize, const VECTORS: usize>(
+        &mut self,
+        isa: I,
+        steps: Range<usize>,
+    ) -> Operands {
+        let &Product {
+            rows,
+            vectors,
+            depth,
+            a,
+            b,
+            ..
+        } = self.product;
+        let start = steps.start;
+        let count = steps.len();
+        let whole_panels = (rows / ROWS).clamp(self.panels.start, self.panels.end);
+        let last_is_partial = whole_panels < self.panels.end;
+        let for_a = match a {
+            Broadcast::Matrix(_) => self.panels.len() * ROWS * count,
+            Broadcast::Packed(_) => 0,
+            Broadcast::Rows(_) | Broadcast::Lanes(_) => ROWS * count,
+        };
+        let (for_a, for_b) = self.scratch.split_at_mut(for_a);
+
+        let first_row = self.panels.start * ROWS;
+        let (a, a_panel, a_row, a_outer, a_inner, a_last, group) = match a {
+            Broadcast::Matrix(source) => {
+                // SAFETY: `multiply` held the source to `rows` rows of `depth` steps.
+                unsafe { pack_block(isa, &source, first_row, steps, ROWS, for_a) };
+                (for_a.as_ptr(), ROWS * count, 1, 0, ROWS, None, count)
+            }
+            Broadcast::Packed(values) => {
+                let first = first_row * depth + start * ROWS;
+                let first = values.as_ptr().wrapping_add(first);
+                (first, ROWS * depth, 1, 0, ROWS, None, count)
+            }
+            Broadcast::Rows(source) => {
+                let stride = source.across_stride;
+                let first = |row: usize| row * stride + start;
+                let last = last_is_partial.then(|| {
+                    for (row, panel) in for_a.chunks_exact_mut(count.max(1)).enumerate() {
+                        let row = whole_panels * ROWS + row;
+                        if row < rows {
+                            panel.copy_from_slice(&source.values[first(row)..][..count]);
+                        } else {
+                            panel.fill(0.0);
+                        }
+                    }
+                    (for_a.as_ptr(), count, 0)
+                });
+                let values = source.values.as_ptr().wrapping_add(first(first_row));
+                (values, ROWS * stride, stride, 0, 1, last, count)
+            }
+            Broadcast::Lanes(values) => {
+                let from = &values[(start * rows).min(values.len())..];
+                let last = last_is_partial.then(|| {
+                    copy_last_rows(from, rows, whole_panels * ROWS, ROWS, for_a);
+                    (for_a.as_ptr(), LANES, ROWS * LANES)
+                });
+                let first = from.as_ptr().wrapping_add(first_row * LANES);
+                (first, ROWS * LANES, LANES, rows * LANES, 1, last, LANES)
+            }
+        };
+
+        let first_strip = self.strips.start;
+        let strip = VECTORS * LANES;
+        let (b, b_strip, b_vector, b_step) = match b {
+            Vectors::Matrix(source) => {
+                let used = self.strips.len() * strip * count;
+                let steps = start..start + count;
+                let first = first_strip * strip;
+                // SAFETY: `multiply` held the source to the vectors and steps of the product.
+                unsafe { pack_block(isa, &source, first, steps, strip, &mut for_b[..used]) };
+                (for_b.as_ptr(), strip * count, LANES, strip)
+            }
+            Vectors::Packed(values) => {
+                let first = first_strip * strip * depth + start * strip;
+                (
+                    values.as_ptr().wrapping_add(first),
+                    strip * depth,
+                    LANES,
+                    strip,
+                )
+            }
+            Vectors::Lanes(values) => {
+                let vector = depth * LANES;
+                let first = first_strip * VECTORS * vector + start * LANES;
+                let first = values.as_ptr().wrapping_add(first);
+                (first, VECTORS * vector, vector, LANES)
+            }
+        };
+        debug_assert!(first_strip * VECTORS < vectors);
+        let inner = group.min(count);
+        Operands {
+            a,
+            a_panel,
+            a_row,
+            a_outer,
+            a_inner,
+            a_last,
+            b,
+            b_strip,
+            b_vector,
+            b_step,
+            outer: count.checked_div(inner).unwrap_or(0),
+            inner,
+        }
+    }
+
+    /// Computes the tile at (panel, strip) over one block.
+    #[inline(always)]
+    fn tile<I: Isa, const ROWS: usize, const VECTORS: usize, const A_ROW: usize>(
+        &self,
+        isa: I,
+        operands: &Operands,
+        (panel, strip): (usize, usize),
+        steps: &Range<usize>,
+    ) {
+        let &Product {
+            rows,
+            vectors,
+            row_stride,
+            vector_stride,
+            last_lanes,
+            epilogue,
+            ..
+        } = self.product;
+        let (first_row, first_vector) = (panel * ROWS, strip * VECTORS);
+        let (local_panel, local_strip) = (panel - self.panels.start, strip - self.strips.start);
+        let tile_vectors = VECTORS.min(vectors - first_vector);
+        let (a, a_row, a_outer) = match operands.a_last {
+            Some(last) if first_row + ROWS > rows => last,
+            _ => (
+                operands.a.wrapping_add(local_panel * operands.a_panel),
+                operands.a_row,
+                operands.a_outer,
+            ),
+        };
+        let tile = Tile {
+            a,
+            a_row,
+            a_outer,
+            a_inner: operands.a_inner,
+            b: operands.b.wrapping_add(local_strip * operands.b_strip),
+            b_vector: operands.b_vector,
+            b_step: operands.b_step,
+            outer: operands.outer,
+            inner: operands.inner,
+            c: self
+                .c
+                .0
+                .wrapping_add(first_row * row_stride + first_vector * vector_stride),
+            c_row: row_stride,
+            c_vector: vector_stride,
+            rows: ROWS.min(rows - first_row),
+            last_lanes: if first_vector + tile_vectors == vectors {
+                last_lanes
+            } else {
+                LANES
+            },
+            finish: epilogue.finish(steps, self.product.depth, first_row),
+        };
+        // SAFETY: `multiply` held operands in place, epilogue and result to the sizes, and packed
+        // ones are whole panels; tiles do not overlap, since elements of the result do not.
+        unsafe {
+            if tile_vectors == VECTORS {
+                micro_kernel::<I, _, ROWS, VECTORS, A_ROW>(isa, &tile);
+            } else if tile_vectors == 2 {
+                micro_kernel::<I, _, ROWS, 2, A_ROW>(isa, &tile);
+            } else {
+                micro_kernel::<I, _, ROWS, 1, A_ROW>(isa, &tile);
+            }
+        }
+    }
+}
+
+/// Features from `first` on, fewer than `rows`, as a panel `[blocks][rows][16]` filled up with zeros.
+#[inline(always)]
+fn copy_last_rows(x: &[f32], features: usize, first: usize, rows: usize, panel: &mut [f32]) {
+    let used = (features - first) * LANES;
+    for (block, target) in x
+        .chunks_exact(features * LANES)
+        .zip(panel.chunks_exact_mut(rows * LANES))
+    {
+        target[..used].copy_from_slice(&block[first * LANES..]);
+        target[used..].fill(0.0);
+    }
+}
