@@ -150,8 +150,7 @@ pub fn gemm_bf16(
             columns: n,
             stride: n,
         },
-        bias: None,
-        relu: false,
+        epilogue: Stored::PLAIN,
     };
     bf16::multiply(set, &product, c);
 }

@@ -122,8 +122,12 @@ impl Op for Dense {
 
     fn update(&self, pass: Backward<'_>, _: usize, update: Update<'_>) {
         let [x, bias] = [pass.inputs[0], pass.inputs[2]];
-        let grad = pass.grad_output.data();
-        dense::update_weights(active(), shape_of(x, bias), x.data(), grad, update);
+        let (set, shape) = (active(), shape_of(x, bias));
+        let (x, grad) = (x.data(), pass.grad_output.data());
+        match self.precision {
+            Precision::F32 => dense::update_weights(set, shape, x, grad, update),
+            Precision::Bf16 => bf16::update_weights(set, shape.into(), x, grad, update),
+        }
     }
 }
 

@@ -29,10 +29,12 @@ use rayon::prelude::*;
 use super::{Activation, Affine, DenseShape};
 use crate::dispatch::InstructionSet;
 use crate::gemm::Matrix;
-use crate::gemm::bf16::{LaneLayout, Operand, Product, Target, multiply};
+use crate::gemm::bf16::{DEPTH, LaneLayout, Operand, Product, Target, multiply};
+use crate::gemm::epilogue::{Epilogue, Stored, Updated};
 use crate::gemm::scratch::with_scratch;
 use crate::lanes::{LANES, blocks, check, lanes_len};
 use crate::naive::Conv2dShape;
+use crate::update::{Rule, Update, WithRule};
 
 /// Steps of the sum over images that a part of a weight gradient should have at least.
 const PART_STEPS: usize = 8 << 10;
@@ -83,6 +85,14 @@ impl PointwiseShape {
     /// Values of all images in one channel, empty lanes included.
     fn values(&self) -> usize {
         blocks(self.images) * self.pixels * LANES
+    }
+
+    /// Parts that a weight gradient is summed in: blocks of images permitting.
+    fn parts(&self) -> usize {
+        match self.inputs * self.outputs {
+            0..=MOST_PART_WEIGHTS => (self.values() / PART_STEPS).clamp(1, MOST_PARTS),
+            _ => 1,
+        }
     }
 
     fn input(&self) -> LaneLayout {
@@ -136,8 +146,11 @@ pub fn forward(
         a: Operand::Matrix(Matrix::row_major(layer.weights, outputs).transposed()),
         b: Operand::Images(x, shape.input()),
         target: Target::Lanes(shape.output()),
-        bias: layer.bias,
-        relu: layer.activation == Activation::Relu,
+        epilogue: Stored {
+            bias: layer.bias,
+            relu: layer.activation == Activation::Relu,
+            ..Stored::PLAIN
+        },
     };
     multiply(set, &product, y);
 }
@@ -167,8 +180,7 @@ pub fn grad_input(
         a: Operand::Matrix(Matrix::row_major(weights, outputs)),
         b: Operand::Images(grad_output, shape.output()),
         target: Target::Lanes(shape.input()),
-        bias: None,
-        relu: false,
+        epilogue: Stored::PLAIN,
     };
     multiply(set, &product, grad_input);
 }
@@ -187,24 +199,15 @@ pub fn grad_weights(
     grad_output: &[f32],
     grad_weights: &mut [f32],
 ) {
-    check("x", x.len(), shape.input_len());
-    check("grad_output", grad_output.len(), shape.output_len());
-    check(
-        "grad_weights",
-        grad_weights.len(),
-        shape.inputs * shape.outputs,
-    );
+    let len = shape.inputs * shape.outputs;
+    check("grad_weights", grad_weights.len(), len);
+    let product = over_images(shape, x, grad_output, Stored::PLAIN);
     let blocks = blocks(shape.images);
-    let parts = match grad_weights.len() {
-        0..=MOST_PART_WEIGHTS => (shape.values() / PART_STEPS).clamp(1, MOST_PARTS),
-        _ => 1,
-    };
-    let part_blocks = blocks.div_ceil(parts);
-    let parts = blocks.div_ceil(part_blocks.max(1));
-    if parts <= 1 || grad_weights.is_empty() {
-        return part_of_grad_weights(set, shape, x, grad_output, grad_weights);
+    let part_blocks = blocks.div_ceil(shape.parts()).max(1);
+    let parts = blocks.div_ceil(part_blocks);
+    if parts <= 1 || len == 0 {
+        return multiply(set, &product, grad_weights);
     }
-    let len = grad_weights.len();
     let (x_len, grad_len) = (x.len() / blocks, grad_output.len() / blocks);
     with_scratch(parts * len, |sums| {
         sums.par_chunks_exact_mut(len)
@@ -215,7 +218,11 @@ pub fn grad_weights(
                     images: x.len() / x_len * LANES,
                     ..shape
                 };
-                part_of_grad_weights(set, shape, x, grad_output, sums);
+                multiply(
+                    set,
+                    &over_images(shape, x, grad_output, Stored::PLAIN),
+                    sums,
+                );
             });
         let (first, others) = sums.split_at(len);
         grad_weights.copy_from_slice(first);
@@ -227,14 +234,50 @@ pub fn grad_weights(
     });
 }
 
-fn part_of_grad_weights(
+/// Takes one step of an optimiser over the weights by [`grad_weights`], which itself is not stored
+/// where the sum has one block. The weights end as they do from the gradient and [`Update::apply`],
+/// bit for bit.
+///
+/// # Panics
+/// If a slice has another length than the shape demands.
+pub fn update_weights(
     set: InstructionSet,
     shape: PointwiseShape,
     x: &[f32],
     grad_output: &[f32],
-    grad_weights: &mut [f32],
+    update: Update<'_>,
 ) {
-    let product = Product {
+    struct Fused<'a>(InstructionSet, PointwiseShape, [&'a [f32]; 2]);
+    impl WithRule for Fused<'_> {
+        fn run<R: Rule>(self, rule: R, mut update: Update<'_>) {
+            let Self(set, shape, [x, grad_output]) = self;
+            let epilogue = Updated::new(rule, &mut update);
+            let product = over_images(shape, x, grad_output, epilogue);
+            multiply(set, &product, update.weights);
+        }
+    }
+    let len = shape.inputs * shape.outputs;
+    check("weights", update.weights.len(), len);
+    if shape.values() > DEPTH {
+        with_scratch(len, |grad| {
+            grad_weights(set, shape, x, grad_output, grad);
+            update.apply(set, grad);
+        });
+    } else {
+        update.with_rule(Fused(set, shape, [x, grad_output]));
+    }
+}
+
+/// The product of activations and gradients, summed over images and pixels, into rows of outputs.
+fn over_images<'a, E: Epilogue>(
+    shape: PointwiseShape,
+    x: &'a [f32],
+    grad_output: &'a [f32],
+    epilogue: E,
+) -> Product<'a, E> {
+    check("x", x.len(), shape.input_len());
+    check("grad_output", grad_output.len(), shape.output_len());
+    Product {
         rows: shape.inputs,
         columns: shape.outputs,
         depth: shape.values(),
@@ -244,8 +287,6 @@ fn part_of_grad_weights(
             columns: shape.outputs,
             stride: shape.outputs,
         },
-        bias: None,
-        relu: false,
-    };
-    multiply(set, &product, grad_weights);
+        epilogue,
+    }
 }

@@ -5,9 +5,9 @@
 //! instruction, at the same rate, on half the bytes. The sums stay f32, and so does everything that
 //! comes and goes.
 //!
-//! Each sum runs over the pairs in order, in one chain, wherever it is cut. So the result is the same
-//! bit for bit on every instruction set, whether the processor multiplies bf16 or it is emulated, and on
-//! any number of threads.
+//! Each sum runs over the pairs in order, in blocks that are the same whatever the tile. So the result
+//! is the same bit for bit on every instruction set, whether the processor multiplies bf16 or it is
+//! emulated, and on any number of threads.
 //!
 //! The loops: the vectors of a chunk are packed once for all tasks; then a grid of tasks, which
 //! depends on the shape alone, each of which packs its rows and runs the micro-kernel.
@@ -16,9 +16,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::driver::{is_small, tile_size};
+use super::driver::{Shared, is_small, tile_size};
+use super::epilogue::{Epilogue, Stored};
 use super::scratch::with_scratch;
-use super::tile::TileKernel;
+use super::tile::{Tile, TileKernel};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
@@ -29,11 +30,11 @@ mod tile;
 
 pub(crate) use operand::{LaneLayout, Operand, Target};
 use pack::Packing;
-use tile::{Tile, micro_kernel};
+use tile::micro_kernel;
 
 /// Steps of the sum in one block, a multiple of sixteen: 512 pairs, a panel of 14 rows of which is
 /// 28 KB.
-const DEPTH: usize = 1024;
+pub(crate) const DEPTH: usize = 1024;
 
 /// Rows of a task: 56 · 512 pairs · 4 B = 112 KB stay in a core's second-level cache.
 const TASK_ROWS: usize = 56;
@@ -52,7 +53,7 @@ const PACK_WORK: usize = 32;
 
 /// A product: `rows` by `columns`, summed over `depth` steps.
 #[derive(Clone, Copy)]
-pub(crate) struct Product<'a> {
+pub(crate) struct Product<'a, E = Stored<'a>> {
     pub(crate) rows: usize,
     /// Lanes of all vectors.
     pub(crate) columns: usize,
@@ -62,25 +63,14 @@ pub(crate) struct Product<'a> {
     /// The operand whose vectors are multiplied, columns across.
     pub(crate) b: Operand<'a>,
     pub(crate) target: Target,
-    /// One value for each row.
-    pub(crate) bias: Option<&'a [f32]>,
-    pub(crate) relu: bool,
+    pub(crate) epilogue: E,
 }
 
-/// The result, written by many tasks.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: the tasks of one product write disjoint tiles through it, as `multiply` lays them out.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-/// Computes a product into `c`.
+/// Computes a product into `c`, or uses it up there as its epilogue says.
 ///
 /// # Panics
-/// If an operand, the bias or `c` is shorter than the product demands.
-pub(crate) fn multiply(set: InstructionSet, product: &Product<'_>, c: &mut [f32]) {
+/// If an operand, what the epilogue reads or `c` is shorter than the product demands.
+pub(crate) fn multiply<E: Epilogue>(set: InstructionSet, product: &Product<'_, E>, c: &mut [f32]) {
     let &Product {
         rows,
         columns,
@@ -94,9 +84,8 @@ pub(crate) fn multiply(set: InstructionSet, product: &Product<'_>, c: &mut [f32]
     product.a.check(rows, depth);
     product.b.check(columns, depth);
     product.target.check(rows, vectors, c.len());
-    if let Some(bias) = product.bias {
-        assert_eq!(bias.len(), rows);
-    }
+    assert!(depth <= DEPTH || !E::NEEDS_WHOLE_SUMS);
+    product.epilogue.check(rows, c.len());
     let (tile_rows, tile_vectors) = tile_size(set);
     let blocks = depth.div_ceil(DEPTH).max(1);
     let block = depth.div_ceil(blocks).next_multiple_of(LANES);
@@ -129,9 +118,9 @@ pub(crate) fn multiply(set: InstructionSet, product: &Product<'_>, c: &mut [f32]
 }
 
 /// Some strips of vectors over some steps: what is packed at a time.
-struct Part<'a> {
+struct Part<'a, E> {
     set: InstructionSet,
-    product: &'a Product<'a>,
+    product: &'a Product<'a, E>,
     a: Packing<'a>,
     b: Packing<'a>,
     strips: Range<usize>,
@@ -139,7 +128,7 @@ struct Part<'a> {
     c: Shared,
 }
 
-impl Part<'_> {
+impl<E: Epilogue> Part<'_, E> {
     /// Packs the vectors, then runs all tasks.
     fn multiply(&self) {
         let len = self.b.len(self.strips.len(), &self.steps);
@@ -222,8 +211,8 @@ impl Kernel for Pack<'_, '_> {
 }
 
 /// One rectangle of the result.
-struct Task<'a> {
-    part: &'a Part<'a>,
+struct Task<'a, E> {
+    part: &'a Part<'a, E>,
     panels: Range<usize>,
     strips: Range<usize>,
     /// Room for the packed rows.
@@ -232,7 +221,7 @@ struct Task<'a> {
     vectors: &'a [f32],
 }
 
-impl Kernel for Task<'_> {
+impl<E: Epilogue> Kernel for Task<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -241,7 +230,7 @@ impl Kernel for Task<'_> {
     }
 }
 
-impl TileKernel for Task<'_> {
+impl<E: Epilogue> TileKernel for Task<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -255,14 +244,11 @@ impl TileKernel for Task<'_> {
         for strip in self.strips.clone() {
             let first = strip * VECTORS;
             for panel in self.panels.clone() {
-                // SAFETY: tiles of a grid do not overlap, since elements of the result do not.
-                unsafe {
-                    if total - first >= VECTORS {
-                        self.tile::<I, ROWS, VECTORS, VECTORS>(isa, panel, strip);
-                    } else if total - first == 2 {
-                        self.tile::<I, ROWS, VECTORS, 2>(isa, panel, strip);
-                    } else {
-                        self.tile::<I, ROWS, VECTORS, 1>(isa, panel, strip);
+                if total - first >= VECTORS && part.product.target.is_even::<VECTORS>(first) {
+                    self.tile::<I, ROWS, VECTORS, VECTORS>(isa, panel, first);
+                } else {
+                    for vector in first..total.min(first + VECTORS) {
+                        self.tile::<I, ROWS, VECTORS, 1>(isa, panel, vector);
                     }
                 }
             }
@@ -270,50 +256,53 @@ impl TileKernel for Task<'_> {
     }
 }
 
-impl Task<'_> {
-    /// Computes a tile, of a strip of `WIDTH` vectors the first `VECTORS`.
-    ///
-    /// # Safety
-    /// No other call writes to this tile at the same time.
+impl<E: Epilogue> Task<'_, E> {
+    /// Computes a tile of `VECTORS` vectors of a strip of `WIDTH`.
     #[inline(always)]
-    unsafe fn tile<I: Isa, const ROWS: usize, const WIDTH: usize, const VECTORS: usize>(
+    fn tile<I: Isa, const ROWS: usize, const WIDTH: usize, const VECTORS: usize>(
         &self,
         isa: I,
         panel: usize,
-        strip: usize,
+        vector: usize,
     ) {
         let part = self.part;
         let &Product {
             rows,
             depth,
             target,
-            bias,
-            relu,
+            epilogue,
             ..
         } = part.product;
         let pairs = part.steps.len().div_ceil(2);
-        let (row, vector) = (panel * ROWS, strip * WIDTH);
-        let (local_panel, local_strip) = (panel - self.panels.start, strip - part.strips.start);
+        let row = panel * ROWS;
+        let local_panel = panel - self.panels.start;
+        let local_strip = vector / WIDTH - part.strips.start;
         let b_step = WIDTH * LANES;
-        let last = part.steps.end == depth;
+        let at = target.at(row, vector);
         let tile = Tile {
             a: self.rows[local_panel * ROWS * pairs..].as_ptr(),
-            b: self.vectors[local_strip * b_step * pairs..].as_ptr(),
+            a_row: 1,
+            a_outer: 0,
+            a_inner: ROWS,
+            b: self.vectors[local_strip * b_step * pairs..]
+                .as_ptr()
+                .wrapping_add(vector % WIDTH * LANES),
+            b_vector: LANES,
             b_step,
-            pairs,
-            c: std::array::from_fn(|v| part.c.0.wrapping_add(target.at(row, vector + v))),
+            outer: 1,
+            inner: pairs,
+            c: part.c.0.wrapping_add(at),
             c_row: target.row_stride(),
+            c_vector: match VECTORS {
+                1 => 0,
+                _ => target.at(row, vector + 1) - at,
+            },
             rows: ROWS.min(rows - row),
             last_lanes: target.lanes(vector + VECTORS - 1),
-            goes_on: part.steps.start > 0,
-            bias: match bias {
-                Some(bias) if last => bias[row..].as_ptr(),
-                _ => std::ptr::null(),
-            },
-            relu: last && relu,
+            finish: epilogue.finish(&part.steps, depth, row),
         };
-        // SAFETY: packed operands are whole panels; `multiply` held the bias and the result to the
-        // product, and the caller vouches that no other call has this tile.
-        unsafe { micro_kernel::<I, ROWS, VECTORS>(isa, &tile) };
+        // SAFETY: packed operands are whole panels; `multiply` held the epilogue and the result to the
+        // product; tiles do not overlap, since elements of the result do not.
+        unsafe { micro_kernel::<I, _, ROWS, VECTORS>(isa, &tile) };
     }
 }

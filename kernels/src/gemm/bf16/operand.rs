@@ -99,6 +99,17 @@ impl Target {
         }
     }
 
+    /// Whether so many vectors from this one on are as far apart, each from the next, as the first two.
+    #[inline(always)]
+    pub(super) fn is_even<const VECTORS: usize>(&self, vector: usize) -> bool {
+        let mut even = true;
+        for v in 2..VECTORS {
+            let apart = self.at(0, vector + 1) - self.at(0, vector);
+            even &= self.at(0, vector + v) == self.at(0, vector) + v * apart;
+        }
+        even
+    }
+
     /// Lanes of a vector that belong to the result.
     #[inline(always)]
     pub(super) fn lanes(&self, vector: usize) -> usize {
