@@ -81,25 +81,37 @@ fn flushed(value: f32) -> f32 {
 /// [`Isa::pair_bf16`] lane by lane.
 #[inline(always)]
 pub(super) fn pair<I: Isa>(isa: I, even: I::F32, odd: I::F32) -> I::F32 {
-    let (mut pairs, odd) = (isa.to_array(even), isa.to_array(odd));
-    for (lane, odd) in pairs.iter_mut().zip(odd) {
-        *lane = f32::from_bits(u32::from(round(odd)) << 16 | u32::from(round(*lane)));
-    }
-    isa.load(&pairs)
+    isa.load(&pair_lanes(&isa.to_array(even), &isa.to_array(odd)))
 }
 
 /// [`Isa::dot_bf16`] lane by lane.
 #[inline(always)]
 pub(super) fn dot<I: Isa>(isa: I, sums: I::F32, a: I::F32, b: I::F32) -> I::F32 {
-    let (mut sums, a, b) = (isa.to_array(sums), isa.to_array(a), isa.to_array(b));
-    for lane in 0..LANES {
-        let [a, b] = [a[lane], b[lane]].map(f32::to_bits);
+    let mut sums = isa.to_array(sums);
+    dot_lanes(&mut sums, &isa.to_array(a), &isa.to_array(b));
+    isa.load(&sums)
+}
+
+// What follows is compiled once, for the baseline processor: repeated for every register of every
+// tile it would be most of this crate's code.
+
+#[inline(never)]
+fn pair_lanes(even: &[f32; LANES], odd: &[f32; LANES]) -> [f32; LANES] {
+    let mut pairs = [0.0; LANES];
+    for (pair, (even, odd)) in pairs.iter_mut().zip(even.iter().zip(odd)) {
+        *pair = f32::from_bits(u32::from(round(*odd)) << 16 | u32::from(round(*even)));
+    }
+    pairs
+}
+
+#[inline(never)]
+fn dot_lanes(sums: &mut [f32; LANES], a: &[f32; LANES], b: &[f32; LANES]) {
+    for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+        let [a, b] = [a.to_bits(), b.to_bits()];
         let [high_a, high_b] = [a, b].map(|bits| f32::from_bits(bits & HIGH));
         let [low_a, low_b] = [a, b].map(|bits| f32::from_bits(bits << 16));
-        let sum = multiply_add(sums[lane], high_a, high_b);
-        sums[lane] = multiply_add(sum, low_a, low_b);
+        *sum = multiply_add(multiply_add(*sum, high_a, high_b), low_a, low_b);
     }
-    isa.load(&sums)
 }
 
 #[cfg(test)]
