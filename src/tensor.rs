@@ -37,6 +37,13 @@ impl Tensor {
         Self { spec, buffer }
     }
 
+    /// A tensor of zeros in memory for at least so many floats.
+    pub(crate) fn with_capacity(spec: TensorSpec, floats: usize) -> Self {
+        let mut buffer = Buffer::zeroed(spec.storage_len().max(floats));
+        buffer.resize(spec.storage_len());
+        Self { spec, buffer }
+    }
+
     /// A row-major tensor of zeros.
     pub fn zeros_row_major(shape: impl Into<Shape>) -> Self {
         Self::zeros(TensorSpec::row_major(shape))

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use taskweave::autograd::{Backward, Forward, Learner, Op, Tape, Var};
 use taskweave::ops::{self, Add, Dense, Mul, Pack, SoftmaxCrossEntropy, Sum};
 use taskweave::tensor::{Tensor, TensorError, TensorSpec};
-use taskweave_kernels::update::Update;
+use taskweave_kernels::update::{Step, Update};
 
 fn vector(values: &[f32]) -> Tensor {
     Tensor::from_vec(values.to_vec(), [values.len()]).unwrap()
@@ -430,4 +430,41 @@ fn gradients_are_handed_over_complete_and_once() {
     for var in [x, bias, loss_alone] {
         assert!(tape.grad(var).is_none());
     }
+}
+
+/// Plain descent on every parameter.
+struct Descent;
+
+impl Learner for Descent {
+    fn step<'a>(&'a mut self, _: Var, value: &'a mut Tensor) -> Option<Update<'a>> {
+        Some(Update {
+            step: Step::Sgd { learning_rate: 0.5 },
+            weights: value.data_mut(),
+            owned: None,
+            first: &mut [],
+            second: &mut [],
+        })
+    }
+}
+
+#[test]
+fn a_learner_steps_once_by_the_gradient_of_its_own_pass() {
+    let mut tape = Tape::new();
+    let image = Tensor::from_vec(vec![1.0, 2.0], [1, 2]).unwrap();
+    let x = tape.leaf(image.to_lanes().unwrap());
+    let weights = tape.parameter(Tensor::from_vec(vec![0.5, -1.0], [2, 1]).unwrap());
+    let bias = tape.parameter(vector(&[3.0]));
+    let linear = Dense {
+        activation: ops::Activation::Linear,
+    };
+    let y = tape.apply(linear, &[x, weights, bias]).unwrap();
+    let y = tape.apply(ops::Unpack, &[y]).unwrap();
+    let loss = sum(&mut tape, y);
+    // Leaves gradients behind, of twice the loss.
+    tape.backward(&[(loss, 2.0)]).unwrap();
+    tape.learn(&[(loss, 1.0)], &mut Descent).unwrap();
+    assert_eq!(tape.value(weights).data(), [0.0, -2.0]);
+    assert_eq!(tape.value(bias).data(), [2.5]);
+    assert!(tape.value(y).data().is_empty(), "given on");
+    assert!(tape.grad(weights).is_none());
 }

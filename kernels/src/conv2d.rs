@@ -62,7 +62,7 @@ use winograd::{F4, PlaneTarget, Transform};
 const TASKS: usize = 32;
 
 /// Parts at most of a sum over images.
-const MOST_PARTS: usize = 16;
+const MOST_PARTS: usize = 32;
 
 /// Floats at most of all parts of a weight gradient: 64 MB.
 const MOST_PART_FLOATS: usize = 16 << 20;

@@ -30,6 +30,7 @@
 use rayon::prelude::*;
 
 use crate::dispatch::{InstructionSet, Kernel};
+use crate::gemm::deep::multiply_deep;
 use crate::gemm::driver::{Broadcast, DEPTH, Product, Vectors, multiply};
 use crate::gemm::epilogue::{Epilogue, Stored, Updated};
 use crate::gemm::pack::Source;
@@ -95,8 +96,10 @@ pub fn forward(
             images,
         )
     };
-    // SAFETY: every output has a vector of its own in each block.
-    unsafe { multiply(set, &product, y) };
+    if !multiply_deep(set, &product, y) {
+        // SAFETY: every output has a vector of its own in each block.
+        unsafe { multiply(set, &product, y) };
+    }
 }
 
 /// `grad_input = grad_output · weightsᵀ`, from lanes of `outputs` to lanes of `inputs`.

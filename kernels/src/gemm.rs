@@ -14,6 +14,7 @@ use crate::lanes::LANES;
 pub use crate::naive::{Gemm, Matrix};
 
 pub(crate) mod bf16;
+pub(crate) mod deep;
 pub(crate) mod driver;
 pub(crate) mod epilogue;
 pub(crate) mod pack;

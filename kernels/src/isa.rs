@@ -59,6 +59,10 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     #[inline(always)]
     fn prefetch(self, _address: *const f32) {}
 
+    /// Like [`prefetch`](Isa::prefetch), but no further than into the second-level cache.
+    #[inline(always)]
+    fn prefetch_to_l2(self, _address: *const f32) {}
+
     /// Writes sixteen floats.
     ///
     /// # Safety

@@ -311,6 +311,23 @@ fn dense_matches_naive_around_every_edge() {
 }
 
 #[test]
+fn dense_matches_naive_where_long_sums_are_cut_into_parts() {
+    // The steps of the last part are fewer, or the rows more than those of a task, or the parts many.
+    for [images, inputs, outputs] in [[17, 4_096, 3], [33, 6_150, 300], [1, 40_000, 10]] {
+        for &set in dispatch::all() {
+            check_dense(
+                set,
+                DenseShape {
+                    images,
+                    inputs,
+                    outputs,
+                },
+            );
+        }
+    }
+}
+
+#[test]
 fn relu_and_sums_keep_nan() {
     let shape = DenseShape {
         images: 1,
@@ -359,7 +376,14 @@ fn any_number_of_threads_gives_the_same_bits() {
         inputs: 500,
         outputs: 300,
     };
-    let x = noise(1, lanes_len(200, 500));
+    let deep = DenseShape {
+        images: 40,
+        inputs: 5_000,
+        outputs: 20,
+    };
+    let x = noise(1, lanes_len(200, 500).max(lanes_len(40, 5_000)));
+    let deep_x = &x[..lanes_len(40, 5_000)];
+    let x = &x[..lanes_len(200, 500)];
     let grad = noise(2, lanes_len(200, 300));
     let weights = noise(3, 500 * 300);
     for &set in dispatch::all() {
@@ -375,11 +399,17 @@ fn any_number_of_threads_gives_the_same_bits() {
                     activation: Activation::Relu,
                 };
                 let mut y = vec![0.0; grad.len()];
-                dense::forward(set, shape, layer, &x, &mut y);
+                dense::forward(set, shape, layer, x, &mut y);
+                let layer = Affine {
+                    weights: &weights[..5_000 * 20],
+                    ..layer
+                };
+                let mut deep_y = vec![0.0; lanes_len(40, 20)];
+                dense::forward(set, deep, layer, deep_x, &mut deep_y);
                 let mut grad_x = vec![0.0; x.len()];
                 dense::grad_input(set, shape, &grad, &weights, &mut grad_x);
                 let mut grad_weights = vec![0.0; weights.len()];
-                dense::grad_weights(set, shape, &x, &grad, &mut grad_weights);
+                dense::grad_weights(set, shape, x, &grad, &mut grad_weights);
                 let mut grad_bias = vec![0.0; 300];
                 dense::grad_bias(set, shape, &grad, &mut grad_bias);
                 let args = Gemm {
@@ -387,13 +417,13 @@ fn any_number_of_threads_gives_the_same_bits() {
                     n: 300,
                     k: 500,
                     alpha: 0.7,
-                    a: Matrix::row_major(&x, 500),
+                    a: Matrix::row_major(x, 500),
                     b: Matrix::row_major(&weights, 300),
                     beta: 0.0,
                 };
                 let mut product = vec![0.0; 200 * 300];
                 gemm(set, &args, &mut product, [300, 1]);
-                [y, grad_x, grad_weights, grad_bias, product]
+                [y, deep_y, grad_x, grad_weights, grad_bias, product]
                     .map(|values| values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
             })
         });

@@ -67,6 +67,8 @@ pub struct Tape {
     mode: Mode,
     nodes: Vec<Node>,
     values: Vec<Tensor>,
+    /// The most floats that each value has needed.
+    largest: Vec<usize>,
     /// What each operation keeps for its backward pass.
     saved: Vec<Buffer>,
     grads: Vec<Option<Tensor>>,
@@ -87,6 +89,7 @@ impl Default for Tape {
             mode: Mode::Training { step: 0 },
             nodes: Vec::new(),
             values: Vec::new(),
+            largest: Vec::new(),
             saved: Vec::new(),
             grads: Vec::new(),
             pool: Pool::default(),
@@ -235,7 +238,7 @@ impl Tape {
         for &(loss, weight) in losses {
             let spec = self.values[loss.0].spec();
             let pool = &mut self.pool;
-            let seed = self.grads[loss.0].get_or_insert_with(|| pool.take(spec));
+            let seed = self.grads[loss.0].get_or_insert_with(|| pool.take(spec, 0));
             seed.respec(spec);
             let is_first = !std::mem::replace(&mut self.marks[loss.0], true);
             let before = if is_first { 0.0 } else { seed.data()[0] };
@@ -318,6 +321,7 @@ impl Tape {
             needs_grad,
             first_use: None,
         });
+        self.largest.push(value.spec().storage_len());
         self.values.push(value);
         self.saved.push(Buffer::default());
         self.grads.push(None);
@@ -356,8 +360,10 @@ impl Tape {
         let specs: Inputs<'_, TensorSpec> = inputs.iter().map(|input| input.spec()).collect();
         let output = &mut rest[0];
         let spec = op.output_spec(&specs)?;
+        let largest = self.largest[index].max(spec.storage_len());
+        self.largest[index] = largest;
         if output.capacity() < spec.storage_len() {
-            let larger = self.pool.take(&spec);
+            let larger = self.pool.take(&spec, largest);
             self.pool.give(std::mem::replace(output, larger));
         }
         output.respec(&spec);
@@ -393,6 +399,10 @@ impl Tape {
                 && learner.step(*var, &mut self.values[var.0]).is_some()
             {
                 updated = Some(position);
+                // One of an earlier pass must not be taken for this one's.
+                if let Some(stale) = self.grads[var.0].take() {
+                    self.pool.give(stale);
+                }
                 grad_inputs.push(None);
                 continue;
             }
@@ -403,7 +413,8 @@ impl Tape {
             };
             grad_inputs.push(self.nodes[var.0].needs_grad.then(|| {
                 let spec = self.values[var.0].spec();
-                let mut grad = own.unwrap_or_else(|| self.pool.take(spec));
+                let largest = self.largest[var.0];
+                let mut grad = own.unwrap_or_else(|| self.pool.take(spec, largest));
                 grad.respec(spec);
                 grad
             }));

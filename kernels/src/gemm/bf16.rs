@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use super::driver::{Shared, is_small, tile_size};
 use super::epilogue::{Epilogue, Stored};
 use super::scratch::with_scratch;
-use super::tile::{Tile, TileKernel};
+use super::tile::{Ahead, Tile, TileKernel};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
@@ -291,6 +291,7 @@ impl<E: Epilogue> Task<'_, E> {
             b_step,
             outer: 1,
             inner: pairs,
+            ahead: Ahead::NONE,
             c: part.c.0.wrapping_add(at),
             c_row: target.row_stride(),
             c_vector: match VECTORS {
@@ -299,7 +300,7 @@ impl<E: Epilogue> Task<'_, E> {
             },
             rows: ROWS.min(rows - row),
             last_lanes: target.lanes(vector + VECTORS - 1),
-            finish: epilogue.finish(&part.steps, depth, row),
+            finish: epilogue.finish(&part.steps, &(0..depth), row),
         };
         // SAFETY: packed operands are whole panels; `multiply` held the epilogue and the result to the
         // product; tiles do not overlap, since elements of the result do not.

@@ -113,6 +113,12 @@ unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
+impl Shared {
+    pub(super) fn offset(self, floats: usize) -> Self {
+        Self(self.0.wrapping_add(floats))
+    }
+}
+
 /// Computes a product into `c`, or uses it up there as its epilogue says.
 ///
 /// # Panics
@@ -171,6 +177,7 @@ pub(crate) unsafe fn multiply<E: Epilogue>(
                 c,
                 panels: panel..(panel + task_panels).min(panels),
                 strips: strip..(strip + task_strips).min(strips),
+                steps: 0..depth,
                 scratch,
             });
         });
@@ -195,7 +202,7 @@ pub(crate) fn is_small(work: usize) -> bool {
 
 impl<E: Epilogue> Product<'_, E> {
     /// Holds every slice to the sizes.
-    fn check(&self, tile_rows: usize, tile_vectors: usize, c_len: usize) {
+    pub(super) fn check(&self, tile_rows: usize, tile_vectors: usize, c_len: usize) {
         let &Self {
             rows,
             vectors,

@@ -22,8 +22,8 @@ pub(crate) trait Epilogue: Copy + Send + Sync {
     /// If it is shorter.
     fn check(&self, rows: usize, result_len: usize);
 
-    /// The end of the tile at `first_row` over these steps of the sum, of `depth` in all.
-    fn finish(&self, steps: &Range<usize>, depth: usize, first_row: usize) -> Self::Finish;
+    /// The end of the tile at `first_row` over some steps of the sum, of all these.
+    fn finish(&self, steps: &Range<usize>, all: &Range<usize>, first_row: usize) -> Self::Finish;
 }
 
 /// `held · result + sum + bias`, then relu.
@@ -57,10 +57,14 @@ impl Epilogue for Stored<'_> {
     }
 
     #[inline(always)]
-    fn finish(&self, steps: &Range<usize>, depth: usize, first_row: usize) -> Store {
-        let last = steps.end == depth;
+    fn finish(&self, steps: &Range<usize>, all: &Range<usize>, first_row: usize) -> Store {
+        let last = steps.end == all.end;
         Store {
-            held: if steps.start > 0 { 1.0 } else { self.held },
+            held: if steps.start > all.start {
+                1.0
+            } else {
+                self.held
+            },
             bias: match self.bias {
                 Some(bias) if last => bias.as_ptr().wrapping_add(first_row),
                 _ => std::ptr::null(),
@@ -122,7 +126,7 @@ impl<R: Rule> Epilogue for Updated<R> {
     }
 
     #[inline(always)]
-    fn finish(&self, _: &Range<usize>, _: usize, _: usize) -> Self {
+    fn finish(&self, _: &Range<usize>, _: &Range<usize>, _: usize) -> Self {
         *self
     }
 }

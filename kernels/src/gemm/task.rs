@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::driver::{Broadcast, Product, Shared, Vectors, block_depth};
 use super::epilogue::Epilogue;
 use super::pack::pack_block;
-use super::tile::{Tile, TileKernel, micro_kernel};
+use super::tile::{Ahead, Tile, TileKernel, micro_kernel};
 use crate::dispatch::Kernel;
 use crate::isa::Isa;
 use crate::lanes::LANES;
@@ -16,6 +16,8 @@ pub(super) struct Task<'a, E> {
     pub(super) c: Shared,
     pub(super) panels: Range<usize>,
     pub(super) strips: Range<usize>,
+    /// Of the sum.
+    pub(super) steps: Range<usize>,
     pub(super) scratch: &'a mut [f32],
 }
 
@@ -51,21 +53,21 @@ impl<E: Epilogue> TileKernel for Task<'_, E> {
 
     #[inline(always)]
     fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(mut self, isa: I) {
-        let depth = self.product.depth;
+        let depth = self.steps.len();
         let block = block_depth(depth);
         // Without a single step there are still sums to write.
         for index in 0..depth.div_ceil(block.max(1)).max(1) {
-            let steps = index * block..depth.min((index + 1) * block);
+            let start = self.steps.start + index * block;
+            let steps = start..self.steps.end.min(start + block);
             let operands = self.operands::<I, ROWS, VECTORS>(isa, steps.clone());
             let (panels, strips) = (self.panels.len(), self.strips.len());
             for index in 0..panels * strips {
                 // A strip stays in the first-level cache while packed panels pass. Rows and lanes are
                 // panels whose values lie far apart: there the panel stays, and strips pass.
-                let (panel, strip) = match (self.product.a, self.product.b) {
-                    (Broadcast::Lanes(_) | Broadcast::Rows(_), Vectors::Matrix(_)) => {
-                        (index / strips, index % strips)
-                    }
-                    _ => (index % panels, index / panels),
+                let (panel, strip) = if self.panel_stays() {
+                    (index / strips, index % strips)
+                } else {
+                    (index % panels, index / panels)
                 };
                 let place = (self.panels.start + panel, self.strips.start + strip);
                 match self.product.a {
@@ -85,6 +87,51 @@ impl<E: Epilogue> TileKernel for Task<'_, E> {
 }
 
 impl<E: Epilogue> Task<'_, E> {
+    fn panel_stays(&self) -> bool {
+        matches!(
+            (self.product.a, self.product.b),
+            (Broadcast::Lanes(_) | Broadcast::Rows(_), Vectors::Matrix(_))
+        )
+    }
+
+    /// What to ask for during one tile: of lanes, which come from memory, the part of the next panel
+    /// or strip that falls to this one.
+    #[inline(always)]
+    fn ahead<const ROWS: usize, const VECTORS: usize>(
+        &self,
+        operands: &Operands,
+        (panel, strip): (usize, usize),
+    ) -> Ahead {
+        let (panels, strips) = (self.panels.len(), self.strips.len());
+        match (self.product.a, self.product.b) {
+            (Broadcast::Lanes(_), Vectors::Matrix(_)) if panel + 1 < panels => Ahead {
+                start: operands
+                    .a
+                    .wrapping_add((panel + 1) * operands.a_panel + strip * ROWS * LANES / strips),
+                outer_stride: operands.a_outer,
+                inner_stride: ROWS.div_ceil(strips),
+            },
+            (Broadcast::Matrix(_), Vectors::Lanes(_))
+                if strip + 1 < strips && operands.inner > 0 =>
+            {
+                let line = panel * VECTORS * operands.inner / panels;
+                let (vector, line) = (line / operands.inner, line % operands.inner);
+                Ahead {
+                    start: operands.b.wrapping_add(
+                        (strip + 1) * operands.b_strip + vector * operands.b_vector + line * LANES,
+                    ),
+                    outer_stride: 0,
+                    inner_stride: (VECTORS * LANES).div_ceil(panels),
+                }
+            }
+            // What is read anyway.
+            _ => Ahead {
+                start: operands.a,
+                ..Ahead::NONE
+            },
+        }
+    }
+
     /// Packs what must be packed of the steps of one block.
     #[inline(always)]
     fn operands<I: Isa, const ROWS: usize, const VECTORS: usize>(
@@ -235,6 +282,7 @@ impl<E: Epilogue> Task<'_, E> {
             b_step: operands.b_step,
             outer: operands.outer,
             inner: operands.inner,
+            ahead: self.ahead::<ROWS, VECTORS>(operands, (local_panel, local_strip)),
             c: self
                 .c
                 .0
@@ -247,17 +295,17 @@ impl<E: Epilogue> Task<'_, E> {
             } else {
                 LANES
             },
-            finish: epilogue.finish(steps, self.product.depth, first_row),
+            finish: epilogue.finish(steps, &self.steps, first_row),
         };
         // SAFETY: `multiply` held operands in place, epilogue and result to the sizes, and packed
         // ones are whole panels; tiles do not overlap, since elements of the result do not.
         unsafe {
             if tile_vectors == VECTORS {
-                micro_kernel::<I, _, ROWS, VECTORS, A_ROW>(isa, &tile);
+                micro_kernel::<I, _, ROWS, VECTORS, A_ROW, true>(isa, &tile);
             } else if tile_vectors == 2 {
-                micro_kernel::<I, _, ROWS, 2, A_ROW>(isa, &tile);
+                micro_kernel::<I, _, ROWS, 2, A_ROW, true>(isa, &tile);
             } else {
-                micro_kernel::<I, _, ROWS, 1, A_ROW>(isa, &tile);
+                micro_kernel::<I, _, ROWS, 1, A_ROW, true>(isa, &tile);
             }
         }
     }

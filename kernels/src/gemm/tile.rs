@@ -32,6 +32,8 @@ pub(crate) struct Tile<F = Store> {
     pub(crate) b_step: usize,
     pub(crate) outer: usize,
     pub(crate) inner: usize,
+    /// What to ask for ahead of its use.
+    pub(crate) ahead: Ahead,
     /// The result: vector v of row r at `c[r · c_row + v · c_vector]`.
     pub(crate) c: *mut f32,
     pub(crate) c_row: usize,
@@ -49,6 +51,24 @@ impl<F> Tile<F> {
     pub(crate) fn place(&self, r: usize, v: usize) -> *mut f32 {
         self.c.wrapping_add(r * self.c_row + v * self.c_vector)
     }
+}
+
+/// Memory that the next tiles will read, asked for while this one is computed: at step
+/// `s = outer · inner + i` the cache line at `start[outer · outer_stride + i · inner_stride]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub(crate) start: *const f32,
+    pub(crate) outer_stride: usize,
+    pub(crate) inner_stride: usize,
+}
+
+impl Ahead {
+    /// Nothing.
+    pub(crate) const NONE: Self = Self {
+        start: std::ptr::null(),
+        outer_stride: 0,
+        inner_stride: 0,
+    };
 }
 
 /// What becomes of the sums of a tile.
@@ -110,7 +130,8 @@ impl Finish for Store {
 }
 
 /// Computes one tile of `ROWS` by `VECTORS` vectors. `A_ROW` is the stride between broadcast values
-/// where it is known when this is compiled; zero takes [`Tile::a_row`].
+/// where it is known when this is compiled; zero takes [`Tile::a_row`]. [`Tile::ahead`] counts only
+/// with `AHEAD`.
 ///
 /// # Safety
 /// Every value and vector that [`Tile`] describes, for `ROWS` rows, is valid for reading; `rows`
@@ -124,6 +145,7 @@ pub(crate) unsafe fn micro_kernel<
     const ROWS: usize,
     const VECTORS: usize,
     const A_ROW: usize,
+    const AHEAD: bool,
 >(
     isa: I,
     tile: &Tile<F>,
@@ -136,7 +158,15 @@ pub(crate) unsafe fn micro_kernel<
         // SAFETY: inside the operand, as the caller vouches. Pointers may step past its end only
         // by wrapping arithmetic, after the last read.
         let mut a = unsafe { tile.a.add(outer * tile.a_outer) };
+        let mut ahead = tile.ahead.start;
+        if AHEAD {
+            ahead = ahead.wrapping_add(outer * tile.ahead.outer_stride);
+        }
         for _ in 0..tile.inner {
+            if AHEAD {
+                isa.prefetch_to_l2(ahead);
+                ahead = ahead.wrapping_add(tile.ahead.inner_stride);
+            }
             let mut vectors = [isa.zero(); VECTORS];
             for (v, vector) in vectors.iter_mut().enumerate() {
                 // SAFETY: the caller vouches for every vector of every step.

@@ -51,6 +51,12 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch_to_l2(self, address: *const f32) {
+        // SAFETY: a prefetch never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn store_ptr(self, target: *mut f32, vector: Pair) {
         // SAFETY: the token proves AVX2; the caller vouches for the memory.
         unsafe {

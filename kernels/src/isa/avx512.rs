@@ -72,6 +72,12 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn prefetch_to_l2(self, address: *const f32) {
+        // SAFETY: a prefetch never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn store_ptr(self, target: *mut f32, vector: __m512) {
         // SAFETY: the token proves AVX-512; the caller vouches for the memory.
         unsafe { _mm512_storeu_ps(target, vector) }

@@ -12,7 +12,7 @@ use super::transform::Transform;
 use crate::conv2d::taps::Direction;
 use crate::conv2d::{Conv2dShape, Epilogue};
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::tile::{Store, Tile, TileKernel, micro_kernel};
+use crate::gemm::tile::{self, Store, Tile, TileKernel, micro_kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
@@ -350,6 +350,7 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                     b_step: tiles * LANES,
                     outer: 1,
                     inner: plan.sources,
+                    ahead: tile::Ahead::NONE,
                     c: products[c..].as_mut_ptr(),
                     c_row: tiles * LANES,
                     c_vector: LANES,
@@ -361,9 +362,9 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                 // tile of every source, and the products have room for whole panels.
                 unsafe {
                     match vectors {
-                        1 => micro_kernel::<I, _, ROWS, 1, 1>(isa, &tile),
-                        2 => micro_kernel::<I, _, ROWS, 2, 1>(isa, &tile),
-                        _ => micro_kernel::<I, _, ROWS, VECTORS, 1>(isa, &tile),
+                        1 => micro_kernel::<I, _, ROWS, 1, 1, false>(isa, &tile),
+                        2 => micro_kernel::<I, _, ROWS, 2, 1, false>(isa, &tile),
+                        _ => micro_kernel::<I, _, ROWS, VECTORS, 1, false>(isa, &tile),
                     }
                 }
                 source_ahead.fetch(isa);

@@ -14,7 +14,7 @@ use super::tiles::{Ahead, GradOutput, Input, Place, Plane, Square, transform_squ
 use super::transform::{MOST_POINTS, Transform};
 use crate::conv2d::{Conv2dShape, Shared};
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::tile::{Store, Tile, TileKernel, micro_kernel};
+use crate::gemm::tile::{self, Store, Tile, TileKernel, micro_kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
@@ -278,6 +278,7 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                     b_step: LANES,
                     outer: 1,
                     inner: tiles * LANES,
+                    ahead: tile::Ahead::NONE,
                     c: sums[c + (row * vectors + first) * LANES..].as_mut_ptr(),
                     c_row: vectors * LANES,
                     c_vector: LANES,
@@ -292,9 +293,9 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                 // sixteen images of every tile, and only rows that there are are written.
                 unsafe {
                     match used {
-                        1 => micro_kernel::<I, _, ROWS, 1, CHANNEL>(isa, &tile),
-                        2 => micro_kernel::<I, _, ROWS, 2, CHANNEL>(isa, &tile),
-                        _ => micro_kernel::<I, _, ROWS, VECTORS, CHANNEL>(isa, &tile),
+                        1 => micro_kernel::<I, _, ROWS, 1, CHANNEL, false>(isa, &tile),
+                        2 => micro_kernel::<I, _, ROWS, 2, CHANNEL, false>(isa, &tile),
+                        _ => micro_kernel::<I, _, ROWS, VECTORS, CHANNEL, false>(isa, &tile),
                     }
                 }
                 for ahead in &mut *ahead {
