@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use taskweave::nn::NetSpec;
+use taskweave::ops::Precision;
 use taskweave::train::{Workload, WorkloadSettings};
 
 /// Steps after which every net here knows its batch.
@@ -22,6 +23,7 @@ fn cases() -> [Case; 3] {
             name: "784-256-256-10, batch 128",
             settings: WorkloadSettings {
                 net: small(),
+                precision: Precision::F32,
                 batch: 128,
                 tasks: 1,
                 percentile: None,
@@ -31,6 +33,7 @@ fn cases() -> [Case; 3] {
             name: "two tasks of 784-256-256-10, batch 128",
             settings: WorkloadSettings {
                 net: small(),
+                precision: Precision::F32,
                 batch: 128,
                 tasks: 2,
                 percentile: Some(50.0),
@@ -40,6 +43,7 @@ fn cases() -> [Case; 3] {
             name: "convnet, batch 16",
             settings: WorkloadSettings {
                 net: NetSpec::convnet(1),
+                precision: Precision::F32,
                 batch: 16,
                 tasks: 1,
                 percentile: None,

@@ -177,6 +177,7 @@ const SETTINGS: RunSettings = RunSettings {
     seed: 5,
     epochs: None,
     protocol: taskweave::experiment::ProtocolName::Default,
+    precision: taskweave::ops::Precision::F32,
 };
 
 /// Begins a run, or goes on with it; whether it came to its end.

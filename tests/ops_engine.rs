@@ -102,9 +102,11 @@ fn dense_layers_learn_exclusive_or() {
     let b2 = tape.parameter(Tensor::zeros_row_major([2]));
     let relu = ops::Dense {
         activation: ops::Activation::Relu,
+        precision: ops::Precision::F32,
     };
     let linear = ops::Dense {
         activation: ops::Activation::Linear,
+        precision: ops::Precision::F32,
     };
     let packed = tape.apply(ops::Pack, &[x]).unwrap();
     let hidden = tape.apply(relu, &[packed, w1, b1]).unwrap();

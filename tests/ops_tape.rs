@@ -274,6 +274,7 @@ fn a_replay_takes_another_batch_size() {
         let packed = tape.apply(Pack, &[x]).unwrap();
         let relu = Dense {
             activation: ops::Activation::Relu,
+            precision: ops::Precision::F32,
         };
         let logits = tape.apply(relu, &[packed, w, b]).unwrap();
         let loss = tape.apply(SoftmaxCrossEntropy, &[logits, labels]).unwrap();
@@ -455,6 +456,7 @@ fn a_learner_steps_once_by_the_gradient_of_its_own_pass() {
     let bias = tape.parameter(vector(&[3.0]));
     let linear = Dense {
         activation: ops::Activation::Linear,
+        precision: ops::Precision::F32,
     };
     let y = tape.apply(linear, &[x, weights, bias]).unwrap();
     let y = tape.apply(ops::Unpack, &[y]).unwrap();

@@ -79,6 +79,56 @@ fn another_seed_gives_another_model() {
     }
 }
 
+/// Accuracies as the reports have them, task by task of every model.
+fn accuracies(metrics: &serde_json::Value) -> Vec<f64> {
+    let models = metrics["models"].as_array().unwrap().iter();
+    models
+        .flat_map(|model| model["tasks"].as_array().unwrap())
+        .map(|task| task["accuracy"].as_f64().unwrap())
+        .collect()
+}
+
+/// The small convolutional net, of whose products few are in bf16, so that it is quick where these
+/// are emulated.
+#[test]
+fn bf16_is_kept_repeats_at_any_number_of_threads_and_learns_as_well() {
+    let results = [("f32", "2"), ("bf16", "1"), ("bf16", "3")].map(|(precision, threads)| {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().to_str().unwrap();
+        let output = taskweave(&[
+            "run",
+            "quickstart-conv",
+            "--epochs",
+            "2",
+            "--out",
+            out,
+            "--precision",
+            precision,
+            "--threads",
+            threads,
+        ]);
+        let story = text(&output.stderr);
+        assert!(output.status.success(), "{story}");
+        assert_eq!(
+            story.contains(", bf16, seed 0"),
+            precision == "bf16",
+            "{story}"
+        );
+        let models = MODELS.map(|model| fs::read(folder.path().join(model)).unwrap());
+        (metrics_without_circumstances(folder.path()), models)
+    });
+    let [plain, rounded, again] = results;
+    assert!(rounded == again, "threads change the results");
+    assert_eq!(plain.0["precision"], "f32");
+    assert_eq!(rounded.0["precision"], "bf16");
+    let accuracies = [plain.0, rounded.0].map(|metrics| accuracies(&metrics));
+    assert_eq!(accuracies[0].len(), 4);
+    for (plain, rounded) in accuracies[0].iter().zip(&accuracies[1]) {
+        // Of 1,000 images each, after two epochs: twice the deviation of such a share, and more.
+        assert!((plain - rounded).abs() < 0.05, "{accuracies:?}");
+    }
+}
+
 /// A text with every number and the width of what surrounds it taken away: titles, blank lines and
 /// the words of the reports remain.
 fn layout(text: &str) -> Vec<String> {

@@ -59,6 +59,10 @@ fn an_interrupted_run_says_how_to_go_on_and_ends_the_same() {
             &["--protocol", "reference"],
             "was begun with default, not with --protocol reference",
         ),
+        (
+            &["--precision", "bf16"],
+            "was begun with f32, not with --precision bf16",
+        ),
         (&["--out", "elsewhere"], "leave --out out"),
     ] {
         let args = [&["run", "quickstart", "--resume", path], more].concat();

@@ -7,6 +7,8 @@
 //!
 //! No result depends on the number of threads: a sum over images runs inside one task, in order.
 //!
+//! [`bf16`] has the same three products of operands rounded to half the bits.
+//!
 //! ```
 //! use taskweave_kernels::dense::{self, Activation, Affine, DenseShape};
 //! use taskweave_kernels::{dispatch, lanes};
@@ -37,6 +39,8 @@ use crate::isa::Isa;
 use crate::lanes::{LANES, blocks, check, lanes_len};
 pub use crate::naive::DenseShape;
 use crate::update::{Rule, Update, WithRule};
+
+pub mod bf16;
 
 /// What follows the affine map of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

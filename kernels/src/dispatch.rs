@@ -94,7 +94,7 @@ impl InstructionSet {
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => Avx2::NAME,
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => Avx512::NAME,
+            Set::Avx512 => Avx512::<false>::NAME,
         }
     }
 
@@ -110,6 +110,29 @@ impl InstructionSet {
         } else {
             DispatchError::Unknown { name, available }
         })
+    }
+
+    /// Whether the products of bf16 are instructions here; elsewhere they are emulated, to the same
+    /// bits but many times slower.
+    pub fn has_bf16(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => is_x86_feature_detected!("avx512bf16"),
+            _ => false,
+        }
+    }
+
+    /// Runs a kernel compiled for this set and, where there are, its instructions for bf16. Others
+    /// gain nothing by it.
+    #[inline]
+    pub fn run_bf16<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            // SAFETY: `all` made this value after it detected the features, the last one is
+            // detected here.
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 if self.has_bf16() => unsafe { run_avx512_bf16(kernel) },
+            _ => self.run(kernel),
+        }
     }
 
     /// Runs a kernel compiled for this set.
@@ -148,7 +171,16 @@ unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller vouches for the features.
-    kernel.run(unsafe { Avx512::new_unchecked() })
+    kernel.run(unsafe { Avx512::<false>::new_unchecked() })
+}
+
+/// # Safety
+/// The processor has avx512f, avx512bw, avx512dq, avx512vl, avx512bf16, avx2 and fma.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller vouches for the features.
+    kernel.run(unsafe { Avx512::<true>::new_unchecked() })
 }
 
 /// The instruction sets of this machine, slowest first: the portable one, then what was detected.
@@ -233,6 +265,7 @@ mod tests {
         }
         for &set in all() {
             assert_eq!(set.run(Name), set.name());
+            assert_eq!(set.run_bf16(Name), set.name());
         }
     }
 

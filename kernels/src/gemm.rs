@@ -13,6 +13,7 @@ use crate::dispatch::InstructionSet;
 use crate::lanes::LANES;
 pub use crate::naive::{Gemm, Matrix};
 
+pub(crate) mod bf16;
 pub(crate) mod deep;
 pub(crate) mod driver;
 pub(crate) mod epilogue;
@@ -109,6 +110,50 @@ pub fn gemm(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], c_strides:
             }
         });
     }
+}
+
+/// `c = a · b` of operands rounded to bf16, summed in f32, into row-major `c` of `[m, n]`; `size` is
+/// `[m, n, k]`. See [`isa::bf16`](crate::isa::bf16) for what is computed to the last bit, on every
+/// instruction set and any number of threads.
+///
+/// ```
+/// use taskweave_kernels::dispatch;
+/// use taskweave_kernels::gemm::{Matrix, gemm_bf16};
+///
+/// let (a, b) = ([1.0, 1e-3, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]);
+/// let factors = [Matrix::row_major(&a, 2), Matrix::row_major(&b, 2).transposed()];
+/// let mut c = [0.0; 4];
+/// gemm_bf16(dispatch::active(), [2, 2, 2], factors, &mut c);
+/// assert_eq!(c[2..], [39.0, 53.0]);
+/// // The nearest bf16 to 0.001 is 0.00099945.
+/// assert!((c[0] - 5.005996).abs() < 1e-6);
+/// ```
+///
+/// # Panics
+/// If a matrix does not fit in its slice, or `c` is not `m · n` long.
+pub fn gemm_bf16(
+    set: InstructionSet,
+    size: [usize; 3],
+    [a, b]: [Matrix<'_, f32>; 2],
+    c: &mut [f32],
+) {
+    let [m, n, k] = size;
+    check_matrix("a", a.values.len(), [m, k], [a.row_stride, a.col_stride]);
+    check_matrix("b", b.values.len(), [k, n], [b.row_stride, b.col_stride]);
+    crate::lanes::check("c", c.len(), m * n);
+    let product = bf16::Product {
+        rows: m,
+        columns: n,
+        depth: k,
+        a: bf16::Operand::Matrix(a),
+        b: bf16::Operand::Matrix(b.transposed()),
+        target: bf16::Target::Rows {
+            columns: n,
+            stride: n,
+        },
+        epilogue: Stored::PLAIN,
+    };
+    bf16::multiply(set, &product, c);
 }
 
 /// [`gemm`] into rows of adjacent elements.

@@ -17,6 +17,7 @@ use crate::lanes::LANES;
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+pub mod bf16;
 pub mod portable;
 
 mod sealed {
@@ -28,6 +29,8 @@ mod sealed {
 ///
 /// Results agree bit for bit between sets, except for [`mul_add`](Isa::mul_add) on a portable set
 /// without fused multiply-add and for the payload of NaN.
+///
+/// A vector may also hold sixteen pairs of bf16, as bits: see [`bf16`].
 pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// Sixteen f32.
     type F32: Copy + Send + Sync;
@@ -204,6 +207,20 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
 
     /// The transpose of a 16×16 matrix of row vectors.
     fn transpose(self, rows: [Self::F32; LANES]) -> [Self::F32; LANES];
+
+    /// Sixteen pairs of the nearest bf16, of `even` in the low halves and of `odd` in the high ones:
+    /// see [`bf16::round`].
+    #[inline(always)]
+    fn pair_bf16(self, even: Self::F32, odd: Self::F32) -> Self::F32 {
+        bf16::pair(self, even, odd)
+    }
+
+    /// Adds the products of sixteen pairs of bf16 with sixteen others to f32 sums: see
+    /// [`bf16::multiply_add`].
+    #[inline(always)]
+    fn dot_bf16(self, sums: Self::F32, a: Self::F32, b: Self::F32) -> Self::F32 {
+        bf16::dot(self, sums, a, b)
+    }
 
     /// Calls `kernel` with the tile of the GEMM micro-kernel that suits this set's registers.
     fn gemm_tile<K: TileKernel>(self, kernel: K) -> K::Output;

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use taskweave_kernels::check::noise;
-use taskweave_kernels::dense::{self, DenseShape};
+use taskweave_kernels::dense::{self, DenseShape, bf16};
 use taskweave_kernels::dispatch::{self, InstructionSet};
 use taskweave_kernels::lanes::{lanes_len, pack};
 use taskweave_kernels::update::{AdamStep, MomentumStep, Step, Update};
@@ -84,20 +84,31 @@ fn check_update(set: InstructionSet, shape: DenseShape, (step, states): (Step, u
         lanes
     };
     let (x, grad_output) = (lanes(1, inputs), lanes(2, outputs));
-    let mut grad = vec![f32::NAN; inputs * outputs];
-    dense::grad_weights(set, shape, &x, &grad_output, &mut grad);
-    let owned: Vec<u8> = noise(3, grad.len())
+    let owned: Vec<u8> = noise(3, inputs * outputs)
         .iter()
         .map(|value| u8::from(*value > 0.0))
         .collect();
-    for owned in [None, Some(owned.as_slice())] {
-        let before = Learned::new(grad.len(), states);
-        let (mut expected, mut fused) = (before.clone(), before.clone());
-        expected.update(step, owned).apply(set, &grad);
-        dense::update_weights(set, shape, &x, &grad_output, fused.update(step, owned));
-        assert_eq!(fused.bits(), expected.bits(), "{set:?} {shape:?} {step:?}");
-        let moves = images > 0 && grad.len() > 8;
-        assert!(!moves || fused.bits() != before.bits(), "a step moves");
+    for rounded in [false, true] {
+        let mut grad = vec![f32::NAN; inputs * outputs];
+        if rounded {
+            bf16::grad_weights(set, shape.into(), &x, &grad_output, &mut grad);
+        } else {
+            dense::grad_weights(set, shape, &x, &grad_output, &mut grad);
+        }
+        for owned in [None, Some(owned.as_slice())] {
+            let before = Learned::new(grad.len(), states);
+            let (mut expected, mut fused) = (before.clone(), before.clone());
+            expected.update(step, owned).apply(set, &grad);
+            let update = fused.update(step, owned);
+            if rounded {
+                bf16::update_weights(set, shape.into(), &x, &grad_output, update);
+            } else {
+                dense::update_weights(set, shape, &x, &grad_output, update);
+            }
+            assert_eq!(fused.bits(), expected.bits(), "{set:?} {shape:?} {step:?}");
+            let moves = images > 0 && grad.len() > 8;
+            assert!(!moves || fused.bits() != before.bits(), "a step moves");
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::run::PrecisionArg;
 use super::{Failure, thread_count, with_threads};
+use crate::train::WorkloadSettings;
 
 mod conv2d;
 mod every_set;
@@ -53,6 +55,9 @@ enum Work {
         /// Which net
         #[arg(long, value_enum, default_value_t = Net::Mlp)]
         net: Net,
+        /// Precision of the products of dense layers and of 1×1 convolutions
+        #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
+        precision: PrecisionArg,
         /// Tasks that share the net, each with a batch of its own
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = task_count)]
         tasks: usize,
@@ -70,6 +75,9 @@ enum Work {
         /// Which net
         #[arg(long, value_enum, default_value_t = Net::Mlp)]
         net: Net,
+        /// Precision of the products of dense layers and of 1×1 convolutions
+        #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
+        precision: PrecisionArg,
     },
 }
 
@@ -166,11 +174,24 @@ pub(super) fn run(args: &BenchArgs, out: &mut (impl Write + Send)) -> Result<(),
             Work::Pool(_) => pool::layers(&mut bench),
             Work::Step {
                 net,
+                precision,
                 tasks,
                 percentile,
                 ..
-            } => model::step(*net, *tasks, *percentile, &mut bench),
-            Work::Infer { net, .. } => model::infer(*net, &mut bench),
+            } => {
+                let percentile = (*tasks > 1).then(|| percentile.unwrap_or(model::PERCENTILE));
+                let settings = model::settings(*net, (*precision).into(), bench.batch());
+                let settings = WorkloadSettings {
+                    tasks: *tasks,
+                    percentile,
+                    ..settings
+                };
+                model::step(net.name(), &settings, &mut bench)
+            }
+            Work::Infer { net, precision, .. } => {
+                let settings = model::settings(*net, (*precision).into(), bench.batch());
+                model::infer(net.name(), &settings, &mut bench)
+            }
         }
     })
 }

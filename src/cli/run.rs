@@ -13,6 +13,7 @@ use crate::experiment::{
     self, Answer, Checkpoints, Estimate, Experiment, ExperimentError, ModelOutcome, OutputFolder,
     PhaseStart, ProtocolName, ReportSection, RunObserver, RunSettings, Source, Task, TaskData,
 };
+use crate::ops::Precision;
 use crate::train::{FitOutcome, Observer, TaskImages};
 
 /// The arguments of `taskweave run`.
@@ -38,6 +39,10 @@ pub(super) struct RunArgs {
     /// How to train [default: default]
     #[arg(long, value_enum)]
     protocol: Option<ProtocolArg>,
+    /// Precision of the products of dense layers and of 1×1 convolutions; everything else is f32
+    /// [default: f32]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionArg>,
     /// Folder to keep models, reports, metrics and history in, and a checkpoint after every epoch
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -55,6 +60,24 @@ pub(super) enum ProtocolArg {
     Default,
     /// The published one, which loses a class on some seeds
     Reference,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(super) enum PrecisionArg {
+    /// 32-bit floats
+    #[default]
+    F32,
+    /// Operands rounded to 16 bits, summed in f32
+    Bf16,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Self {
+        match precision {
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 fn epoch_count(text: &str) -> Result<usize, String> {
@@ -79,6 +102,9 @@ pub(super) fn run(args: &RunArgs, out: &mut (impl Write + Send)) -> Result<(), F
         let data = task_data(&datasets, &experiment)?;
         if !args.quiet {
             announce(&experiment, &settings, &data);
+        }
+        if settings.precision == Precision::Bf16 {
+            warn_of_emulation();
         }
         if let Some(kept) = &resumed {
             kept.check_data(&experiment, &data)?;
@@ -158,6 +184,7 @@ fn settings(args: &RunArgs) -> RunSettings {
         seed: args.seed.unwrap_or(0),
         epochs: args.epochs,
         protocol: args.protocol.map_or_else(ProtocolName::default, Into::into),
+        precision: args.precision.map_or_else(Precision::default, Into::into),
     }
 }
 
@@ -208,6 +235,15 @@ fn resumed(args: &RunArgs, experiment: &Experiment) -> Result<Option<Checkpoints
             begun.protocol.to_string(),
         );
     }
+    if let Some(precision) = args.precision.map(Precision::from)
+        && precision != begun.precision
+    {
+        return refuse(
+            "--precision",
+            precision.to_string(),
+            begun.precision.to_string(),
+        );
+    }
     Ok(Some(kept))
 }
 
@@ -216,6 +252,18 @@ fn warn_of_changed_kernels(kept: &Checkpoints) {
         tell!(
             "warning: the run was begun on {begun} and goes on with {active}: the last bits may \
              differ from those of a run on one of them"
+        );
+    }
+}
+
+/// Says so where bf16 gains nothing.
+fn warn_of_emulation() {
+    let set = taskweave_kernels::dispatch::active();
+    if !set.has_bf16() {
+        tell!(
+            "warning: {} here has no instructions for bf16: they are emulated, to the same results \
+             but several times slower than f32",
+            set.name()
         );
     }
 }
@@ -285,11 +333,18 @@ fn announce(experiment: &Experiment, settings: &RunSettings, data: &[TaskData<'_
         .map(|task| task.train.pixels().len() + task.test.pixels().len())
         .sum();
     tell!("{}: {}", experiment.name, experiment.summary);
-    let threads = rayon::current_num_threads();
+    let (threads, set) = (
+        rayon::current_num_threads(),
+        taskweave_kernels::dispatch::active(),
+    );
     tell!(
-        "{threads} {}, {}, seed {}; {}",
+        "{threads} {}, {}{}, seed {}; {}",
         if threads == 1 { "thread" } else { "threads" },
-        taskweave_kernels::dispatch::active().name(),
+        set.name(),
+        match settings.precision {
+            Precision::F32 => "",
+            Precision::Bf16 => ", bf16",
+        },
         settings.seed,
         Estimate::new(experiment, settings, &images, bytes)
     );

@@ -146,6 +146,7 @@ fn metrics(
         "nets": experiment.nets,
         "pixel_divisor": experiment.pixel_divisor,
         "seed": settings.seed,
+        "precision": settings.precision,
         "instruction_set": dispatch::active().name(),
         "version": env!("CARGO_PKG_VERSION"),
         "models": models,

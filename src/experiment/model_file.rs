@@ -179,6 +179,7 @@ fn description(
         "pixel_divisor": experiment.pixel_divisor,
         "seed": settings.seed,
         "protocol": settings.protocol,
+        "precision": settings.precision,
     })
 }
 

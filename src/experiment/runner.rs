@@ -9,6 +9,7 @@ use super::{Experiment, ExperimentError, ModelKind, Protocol, ProtocolName};
 use crate::data::Normalisation;
 use crate::metrics::{Confusion, Report, ReportOptions};
 use crate::nn::Initializer;
+use crate::ops::Precision;
 use crate::random::{Purpose, Stream};
 use crate::tensor::Tensor;
 use crate::train::{
@@ -28,6 +29,9 @@ pub struct RunSettings {
     pub epochs: Option<usize>,
     /// The protocol.
     pub protocol: ProtocolName,
+    /// The precision of products.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 /// The images of one task.
@@ -161,7 +165,8 @@ impl Runner<'_> {
     fn untrained(&self, planned: &PlannedModel) -> Result<Model, TrainError> {
         let training = &self.protocol.training;
         let mut model = Model::new(training.batch, self.experiment.pixel_divisor)
-            .with_seed(self.settings.seed, planned.index);
+            .with_seed(self.settings.seed, planned.index)
+            .with_precision(self.settings.precision);
         for (slot, &task) in planned.tasks.iter().enumerate() {
             let weights = self.initial_weights(planned.kind, task);
             let net = self.experiment.nets[task].clone();

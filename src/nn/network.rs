@@ -5,7 +5,7 @@ use taskweave_kernels::softmax::{self, SoftmaxShape};
 
 use super::{LayerSpec, NetSpec, ParameterSpec};
 use crate::autograd::{Tape, Var};
-use crate::ops;
+use crate::ops::{self, Precision};
 use crate::tensor::{Tensor, TensorError, TensorSpec};
 
 /// A network on a tape: where its inputs go in and its logits and loss come out.
@@ -46,6 +46,8 @@ pub struct Recording {
     pub seed: u64,
     /// Tells the net from the others of a run, for those draws.
     pub index: u16,
+    /// Of the products of dense layers and of convolutions of single pixels.
+    pub precision: Precision,
 }
 
 impl Recording {
@@ -206,9 +208,19 @@ impl Recorder<'_> {
                     stride: window.stride,
                     padding: window.padding,
                     activation: activation(relu),
-                    max_pool,
+                    max_pool: None,
+                    precision: self.recording.precision,
                 };
-                self.apply(conv2d, if bias { 2 } else { 1 })?;
+                let parameters = if bias { 2 } else { 1 };
+                // Products in bf16 have no pooling behind them.
+                let apart =
+                    conv2d.precision == Precision::Bf16 && conv2d.is_pointwise(window.kernel);
+                if let (true, Some(window)) = (apart, max_pool) {
+                    self.apply(conv2d, parameters)?;
+                    self.apply(ops::MaxPool { window }, 0)?;
+                } else {
+                    self.apply(ops::Conv2d { max_pool, ..conv2d }, parameters)?;
+                }
                 self.note_hidden(relu);
             }
             LayerSpec::MaxPool { .. } if fused_before => {}
@@ -242,6 +254,7 @@ impl Recorder<'_> {
             LayerSpec::Dense { relu, .. } => {
                 let dense = ops::Dense {
                     activation: activation(relu),
+                    precision: self.recording.precision,
                 };
                 self.apply(dense, 2)?;
                 self.note_hidden(relu);

@@ -2,10 +2,12 @@
 
 use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, MaxPooled, Recorded};
 use taskweave_kernels::dense::Affine;
+use taskweave_kernels::dense::bf16::{self, PointwiseShape};
 use taskweave_kernels::dispatch::active;
+use taskweave_kernels::elementwise;
 use taskweave_kernels::window::{Padding, Window};
 
-use super::{Activation, operands, pooling};
+use super::{Activation, Precision, operands, pooling};
 use crate::autograd::{Backward, Forward, Op};
 use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 
@@ -21,7 +23,7 @@ use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 /// the first of the largest values of each window.
 ///
 /// ```
-/// use taskweave::{autograd::Tape, ops::{Activation, Conv2d}, tensor::Tensor};
+/// use taskweave::{autograd::Tape, ops::{Activation, Conv2d, Precision}, tensor::Tensor};
 /// use taskweave_kernels::window::Padding;
 /// let mut tape = Tape::new();
 /// let image = Tensor::from_vec(vec![1.0, 2.0, 4.0, 8.0], [1, 1, 2, 2])?.to_lanes()?;
@@ -32,6 +34,7 @@ use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 ///     padding: Padding::Same,
 ///     activation: Activation::Linear,
 ///     max_pool: None,
+///     precision: Precision::F32,
 /// };
 /// let y = tape.apply(edges, &[x, weights])?;
 /// assert_eq!(tape.value(y).to_row_major().data(), [-1.0, 2.0, -4.0, 8.0]);
@@ -47,9 +50,26 @@ pub struct Conv2d {
     pub activation: Activation,
     /// The window of a max pooling behind that; it has at most 256 places.
     pub max_pool: Option<Window>,
+    /// Of the products of a [pointwise](Self::is_pointwise) convolution; others are f32 whatever is
+    /// said here, and the gradient of the bias always is.
+    pub precision: Precision,
 }
 
 impl Conv2d {
+    /// Whether a convolution by this kernel, `[height, width]`, does the same to every pixel by itself,
+    /// without pooling: only these have products in bf16.
+    pub fn is_pointwise(&self, kernel: [usize; 2]) -> bool {
+        kernel == [1, 1] && self.stride == [1, 1] && self.max_pool.is_none()
+    }
+
+    /// The sizes for products in bf16, if there are any.
+    fn pointwise(&self, shape: &Conv2dShape) -> Option<PointwiseShape> {
+        match self.precision {
+            Precision::Bf16 if self.is_pointwise(shape.window.kernel) => PointwiseShape::of(shape),
+            _ => None,
+        }
+    }
+
     /// The sizes of the convolution, if the operands are those of one.
     fn shape(&self, x: &TensorSpec, weights: &TensorSpec) -> Option<Conv2dShape> {
         match (x.shape.dims(), weights.shape.dims()) {
@@ -139,6 +159,10 @@ impl Op for Conv2d {
         };
         let shape = self.shape_of(pass.inputs);
         let (x, y) = (pass.inputs[0].data(), pass.output.data_mut());
+        if let Some(shape) = self.pointwise(&shape) {
+            bf16::forward(active(), shape, layer, x, y);
+            return Ok(());
+        }
         match self.max_pool {
             Some(window) => {
                 pass.saved.resize(y.len().div_ceil(size_of::<f32>()));
@@ -169,6 +193,13 @@ impl Op for Conv2d {
             weights: next(),
             bias: next(),
         };
+        if let Some(pointwise) = self.pointwise(&shape) {
+            if self.activation == Activation::Relu {
+                elementwise::relu_backward(active(), recorded.y, pass.grad_output.data_mut());
+            }
+            let grad_output = pass.grad_output.data();
+            return pointwise_backward(&shape, pointwise, recorded, grad_output, gradients);
+        }
         conv2d::backward(
             active(),
             &shape,
@@ -176,6 +207,41 @@ impl Op for Conv2d {
             pass.grad_output.data(),
             gradients,
         );
+    }
+}
+
+/// The gradients from that of the sums before the activation: products in bf16, that of the bias in
+/// f32.
+fn pointwise_backward(
+    shape: &Conv2dShape,
+    pointwise: PointwiseShape,
+    recorded: Recorded<'_>,
+    grad_output: &[f32],
+    gradients: Gradients<'_>,
+) {
+    let set = active();
+    let Gradients {
+        input,
+        weights,
+        bias,
+    } = gradients;
+    if let Some(target) = weights {
+        bf16::grad_weights(set, pointwise, recorded.x, grad_output, target);
+    }
+    if let Some(target) = input {
+        bf16::grad_input(set, pointwise, grad_output, recorded.weights, target);
+    }
+    if bias.is_some() {
+        let linear = Recorded {
+            activation: Activation::Linear,
+            ..recorded
+        };
+        let only_bias = Gradients {
+            input: None,
+            weights: None,
+            bias,
+        };
+        conv2d::backward(set, shape, linear, grad_output, only_bias);
     }
 }
 
@@ -190,6 +256,7 @@ mod tests {
             padding: Padding::Valid,
             activation: Activation::Linear,
             max_pool: None,
+            precision: Precision::F32,
         };
         let message = |stride, x: [usize; 4], weights: [usize; 4], bias: usize| {
             let (x, weights) = (TensorSpec::lanes(x), TensorSpec::row_major(weights));

@@ -1,11 +1,11 @@
 //! A fully connected layer over lanes.
 
-use taskweave_kernels::dense::{self, Affine, DenseShape};
+use taskweave_kernels::dense::{self, Affine, DenseShape, bf16};
 use taskweave_kernels::dispatch::active;
 use taskweave_kernels::elementwise;
 use taskweave_kernels::update::Update;
 
-use super::operands;
+use super::{Precision, operands};
 use crate::autograd::{Backward, Forward, Op};
 use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 
@@ -19,12 +19,12 @@ pub use taskweave_kernels::dense::Activation;
 /// everywhere (linear): ∂L/∂x = z · weightsᵀ, ∂L/∂weights = xᵀ · z, ∂L/∂bias = Σ z over the batch.
 ///
 /// ```
-/// use taskweave::{autograd::Tape, ops::{Activation, Dense}, tensor::Tensor};
+/// use taskweave::{autograd::Tape, ops::{Activation, Dense, Precision}, tensor::Tensor};
 /// let mut tape = Tape::new();
 /// let x = tape.leaf(Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0], [2, 2])?.to_lanes()?);
 /// let weights = tape.parameter(Tensor::from_vec(vec![1.0, -1.0, 1.0, 0.0], [2, 2])?);
 /// let bias = tape.parameter(Tensor::from_vec(vec![0.5, 0.0], [2])?);
-/// let relu = Dense { activation: Activation::Relu };
+/// let relu = Dense { activation: Activation::Relu, precision: Precision::F32 };
 /// let y = tape.apply(relu, &[x, weights, bias])?;
 /// assert_eq!(tape.value(y).to_row_major().data(), [3.5, 0.0, 7.5, 0.0]);
 /// # Ok::<(), taskweave::tensor::TensorError>(())
@@ -33,6 +33,8 @@ pub use taskweave_kernels::dense::Activation;
 pub struct Dense {
     /// What follows the affine map.
     pub activation: Activation,
+    /// Of the three products; the gradient of the bias is summed in f32.
+    pub precision: Precision,
 }
 
 fn shape_of(x: &Tensor, bias: &Tensor) -> DenseShape {
@@ -75,8 +77,12 @@ impl Op for Dense {
             bias: Some(bias.data()),
             activation: self.activation,
         };
-        let shape = shape_of(x, bias);
-        dense::forward(active(), shape, layer, x.data(), pass.output.data_mut());
+        let (set, shape) = (active(), shape_of(x, bias));
+        let (x, y) = (x.data(), pass.output.data_mut());
+        match self.precision {
+            Precision::F32 => dense::forward(set, shape, layer, x, y),
+            Precision::Bf16 => bf16::forward(set, shape.into(), layer, x, y),
+        }
         Ok(())
     }
 
@@ -92,13 +98,21 @@ impl Op for Dense {
         }
         let grad = pass.grad_output.data();
         if let Some(grad_weights) = grad_weights {
-            dense::grad_weights(set, shape, x.data(), grad, grad_weights.data_mut());
+            let (x, target) = (x.data(), grad_weights.data_mut());
+            match self.precision {
+                Precision::F32 => dense::grad_weights(set, shape, x, grad, target),
+                Precision::Bf16 => bf16::grad_weights(set, shape.into(), x, grad, target),
+            }
         }
         if let Some(grad_bias) = grad_bias {
             dense::grad_bias(set, shape, grad, grad_bias.data_mut());
         }
         if let Some(grad_x) = grad_x {
-            dense::grad_input(set, shape, grad, weights.data(), grad_x.data_mut());
+            let (weights, target) = (weights.data(), grad_x.data_mut());
+            match self.precision {
+                Precision::F32 => dense::grad_input(set, shape, grad, weights, target),
+                Precision::Bf16 => bf16::grad_input(set, shape.into(), grad, weights, target),
+            }
         }
     }
 
@@ -108,8 +122,12 @@ impl Op for Dense {
 
     fn update(&self, pass: Backward<'_>, _: usize, update: Update<'_>) {
         let [x, bias] = [pass.inputs[0], pass.inputs[2]];
-        let grad = pass.grad_output.data();
-        dense::update_weights(active(), shape_of(x, bias), x.data(), grad, update);
+        let (set, shape) = (active(), shape_of(x, bias));
+        let (x, grad) = (x.data(), pass.grad_output.data());
+        match self.precision {
+            Precision::F32 => dense::update_weights(set, shape, x, grad, update),
+            Precision::Bf16 => bf16::update_weights(set, shape.into(), x, grad, update),
+        }
     }
 }
 
@@ -121,6 +139,7 @@ mod tests {
     fn shapes_and_layouts_that_do_not_fit_are_named() {
         let linear = Dense {
             activation: Activation::Linear,
+            precision: Precision::F32,
         };
         let message = |x: TensorSpec, weights: [usize; 2]| {
             let (weights, bias) = (TensorSpec::row_major(weights), TensorSpec::row_major([4]));

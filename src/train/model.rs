@@ -10,6 +10,7 @@ use crate::autograd::{Learner, Mode, Tape, Var};
 use crate::data::augment::{Augmentation, Batch};
 use crate::multitask::Owned;
 use crate::nn::{NetSpec, Network, Recording};
+use crate::ops::Precision;
 use crate::optim::{Optimizer, OptimizerSpec};
 use crate::tensor::{Tensor, TensorSpec};
 
@@ -60,6 +61,7 @@ pub struct Model {
     divisor: f32,
     seed: u64,
     index: u8,
+    precision: Precision,
     /// The classes predicted for a batch.
     predictions: Vec<u32>,
     /// The changed images of a batch.
@@ -104,6 +106,7 @@ impl Model {
             divisor,
             seed: 0,
             index: 0,
+            precision: Precision::default(),
             predictions: Vec::new(),
             augmented: Vec::new(),
         }
@@ -117,6 +120,11 @@ impl Model {
             index,
             ..self
         }
+    }
+
+    /// The same model before its first task, with the precision of its products.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Adds a task with a net and its initial weights, in the order of [`NetSpec::parameters`].
@@ -133,6 +141,7 @@ impl Model {
             batch: self.batch,
             seed: self.seed,
             index: u16::from(self.index) << 8 | self.tasks.len() as u16,
+            precision: self.precision,
         };
         let network = Network::record(&mut self.tape, &spec, recording, values)?;
         // Tasks take the memory of their activations in turn, not each its own.

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::data::augment::Augmentation;
 use crate::nn::{Initializer, NetSpec};
+use crate::ops::Precision;
 use crate::optim::{Optimizer, OptimizerSpec};
 use crate::random::{Purpose, Stream};
 
@@ -15,6 +16,8 @@ use crate::random::{Purpose, Stream};
 pub struct WorkloadSettings {
     /// The net of every task.
     pub net: NetSpec,
+    /// Of the products of dense layers and of 1×1 convolutions.
+    pub precision: Precision,
     /// Images in a batch.
     pub batch: usize,
     /// Tasks, each with a batch of its own in a step.
@@ -27,11 +30,12 @@ pub struct WorkloadSettings {
 /// A model with its optimiser and one batch of random images per task.
 ///
 /// ```
-/// use taskweave::nn::NetSpec;
+/// use taskweave::{nn::NetSpec, ops::Precision};
 /// use taskweave::train::{Workload, WorkloadSettings};
 /// let net = NetSpec::mlp(4, &[8], 3);
 /// let mut workload = Workload::new(&WorkloadSettings {
 ///     net,
+///     precision: Precision::F32,
 ///     batch: 5,
 ///     tasks: 1,
 ///     percentile: None,
@@ -89,7 +93,7 @@ impl Workload {
             net, batch, tasks, ..
         } = settings;
         let parameters = net.parameters();
-        let mut model = Model::new(*batch, 255.0);
+        let mut model = Model::new(*batch, 255.0).with_precision(settings.precision);
         let mut batches = Vec::with_capacity(*tasks);
         for task in 0..*tasks {
             let draw = |(index, parameter)| {
@@ -197,6 +201,7 @@ mod tests {
     fn workload(tasks: usize, percentile: Option<f64>) -> Result<Workload, TrainError> {
         Workload::new(&WorkloadSettings {
             net: NetSpec::mlp(30, &[40, 40], 10),
+            precision: Precision::F32,
             batch: 17,
             tasks,
             percentile,

@@ -340,7 +340,10 @@ fn network(cases: &mut Vec<Case>) {
         };
         let linear = move |x: &[Vec<f64>]| naive::dense(shape, &x[0], &x[1], &x[2]);
         let rectified = move |x: &[Vec<f64>]| naive::relu(&linear(x));
-        let op = |activation| ops::Dense { activation };
+        let op = |activation| ops::Dense {
+            activation,
+            precision: ops::Precision::F32,
+        };
         if inputs == 4 {
             let mut images_of_pixels = operands();
             images_of_pixels[0] = lanes(&tensor(&[images, 1, 2, 2], 0));

@@ -1,6 +1,7 @@
 //! Training from outside: what a fit does to a model, and what it refuses.
 
 mod images;
+mod precision;
 
 use taskweave::data::augment::Augmentation;
 use taskweave::nn::{Initializer, NetSpec};

@@ -1,26 +1,42 @@
 //! AVX-512 (F, BW, DQ, VL) with FMA: a vector is one 512-bit register.
+//!
+//! The token comes in two kinds, with and without the instructions for bf16, which not every such
+//! processor has. Everything else is the same, and so are the results.
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
-use super::{Isa, sealed};
+use super::{Isa, bf16, sealed};
 use crate::gemm::tile::TileKernel;
 use crate::lanes::LANES;
 
 /// Token of the AVX-512 set: it exists only where the processor has avx512f, avx512bw, avx512dq,
-/// avx512vl, avx2 and fma.
+/// avx512vl, avx2 and fma; with `BF16`, avx512bf16 too.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512 {
+pub struct Avx512<const BF16: bool> {
     _private: (),
 }
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// # Safety
-    /// The processor has avx512f, avx512bw, avx512dq, avx512vl, avx2 and fma.
+    /// The processor has avx512f, avx512bw, avx512dq, avx512vl, avx2 and fma; with `BF16`, avx512bf16
+    /// too.
     #[inline(always)]
     pub(crate) unsafe fn new_unchecked() -> Self {
         Self { _private: () }
     }
 }
+
+/// Places of two halves of sixteen words, a word of each in turns.
+static TURNS: [i16; 2 * LANES] = {
+    let mut turns = [0; 2 * LANES];
+    let mut place = 0;
+    while place < 2 * LANES {
+        turns[place] = (place / 2 + place % 2 * LANES) as i16;
+        place += 1;
+    }
+    turns
+};
 
 /// A mask of the first `count` lanes.
 #[inline(always)]
@@ -29,9 +45,9 @@ fn first(count: usize) -> __mmask16 {
     ((1_u32 << count) - 1) as __mmask16
 }
 
-impl sealed::Sealed for Avx512 {}
+impl<const BF16: bool> sealed::Sealed for Avx512<BF16> {}
 
-impl Isa for Avx512 {
+impl<const BF16: bool> Isa for Avx512<BF16> {
     type F32 = __m512;
     type Mask = __mmask16;
 
@@ -227,6 +243,33 @@ impl Isa for Avx512 {
                 out[c + 12] = _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_high, de_high);
             }
             out
+        }
+    }
+
+    #[inline(always)]
+    fn pair_bf16(self, even: __m512, odd: __m512) -> __m512 {
+        if !BF16 {
+            return bf16::pair(self, even, odd);
+        }
+        // SAFETY: the token proves AVX-512, with `BF16` its bf16 instructions.
+        unsafe {
+            // All even ones, then all odd ones: taken in turns.
+            let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(odd, even));
+            let turns = _mm512_loadu_epi16(TURNS.as_ptr());
+            _mm512_castsi512_ps(_mm512_permutexvar_epi16(turns, both))
+        }
+    }
+
+    #[inline(always)]
+    fn dot_bf16(self, sums: __m512, a: __m512, b: __m512) -> __m512 {
+        if !BF16 {
+            return bf16::dot(self, sums, a, b);
+        }
+        // SAFETY: the token proves AVX-512, with `BF16` its bf16 instructions. All three types are
+        // 512 bits.
+        unsafe {
+            let pairs = |vector| transmute::<__m512, __m512bh>(vector);
+            _mm512_dpbf16_ps(sums, pairs(a), pairs(b))
         }
     }
 

@@ -4,13 +4,14 @@ use std::io::Write;
 
 use super::{Bench, Failure, Load, Net};
 use crate::nn::NetSpec;
+use crate::ops::Precision;
 use crate::train::{TrainError, Workload, WorkloadSettings};
 
 /// Percentile of the weights below which a task owns nothing, where none is given.
-const PERCENTILE: f64 = 80.0;
+pub(super) const PERCENTILE: f64 = 80.0;
 
 impl Net {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Mlp => "mlp",
             Self::Convnet => "convnet",
@@ -29,43 +30,52 @@ fn failed(error: TrainError) -> Failure {
     Failure::error(error.to_string())
 }
 
+/// One task that owns all of its net.
+pub(super) fn settings(net: Net, precision: Precision, batch: usize) -> WorkloadSettings {
+    WorkloadSettings {
+        net: net.spec(),
+        precision,
+        batch,
+        tasks: 1,
+        percentile: None,
+    }
+}
+
+/// What stands behind the name of a net.
+fn in_words(settings: &WorkloadSettings) -> String {
+    let shared = match settings.percentile {
+        None => String::new(),
+        Some(percentile) => format!(", {} tasks at {percentile} %", settings.tasks),
+    };
+    let precision = match settings.precision {
+        Precision::F32 => String::new(),
+        precision => format!(", {precision}"),
+    };
+    format!("{shared}, batch {}{precision}", settings.batch)
+}
+
 /// Forward, backward and Adam for every task. The multiply-adds are those of dense kernels: what a
 /// task does not own counts.
 pub(super) fn step<W: Write>(
-    net: Net,
-    tasks: usize,
-    percentile: Option<f64>,
+    net: &str,
+    settings: &WorkloadSettings,
     bench: &mut Bench<'_, W>,
 ) -> Result<(), Failure> {
-    let (spec, batch) = (net.spec(), bench.batch());
-    let load = Load::MultiplyAdds(tasks * batch * spec.multiply_adds().1);
-    let percentile = (tasks > 1).then(|| percentile.unwrap_or(PERCENTILE));
-    let shared = match percentile {
-        None => String::new(),
-        Some(percentile) => format!(", {tasks} tasks at {percentile} %"),
-    };
-    let mut workload = Workload::new(&WorkloadSettings {
-        net: spec,
-        batch,
-        tasks,
-        percentile,
-    })
-    .map_err(failed)?;
-    let name = format!("step {}{shared}, batch {batch}", net.name());
+    let images = settings.tasks * settings.batch;
+    let load = Load::MultiplyAdds(images * settings.net.multiply_adds().1);
+    let mut workload = Workload::new(settings).map_err(failed)?;
+    let name = format!("step {net}{}", in_words(settings));
     bench.try_time(name, load, || workload.step().map(drop).map_err(failed))
 }
 
 /// Pixels packed into lanes, forward, the largest logit.
-pub(super) fn infer<W: Write>(net: Net, bench: &mut Bench<'_, W>) -> Result<(), Failure> {
-    let (spec, batch) = (net.spec(), bench.batch());
-    let load = Load::MultiplyAdds(batch * spec.multiply_adds().0);
-    let mut workload = Workload::new(&WorkloadSettings {
-        net: spec,
-        batch,
-        tasks: 1,
-        percentile: None,
-    })
-    .map_err(failed)?;
-    let name = format!("infer {}, batch {batch}", net.name());
+pub(super) fn infer<W: Write>(
+    net: &str,
+    settings: &WorkloadSettings,
+    bench: &mut Bench<'_, W>,
+) -> Result<(), Failure> {
+    let load = Load::MultiplyAdds(settings.batch * settings.net.multiply_adds().0);
+    let mut workload = Workload::new(settings).map_err(failed)?;
+    let name = format!("infer {net}{}", in_words(settings));
     bench.try_time(name, load, || workload.predict(0).map(drop).map_err(failed))
 }

@@ -50,6 +50,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
                 padding,
                 activation,
                 max_pool,
+                precision: ops::Precision::F32,
             };
             cases.push(Case::new(op, inputs, move |inputs| {
                 let none = vec![0.0; shape.outputs];
