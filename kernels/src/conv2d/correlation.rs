@@ -78,6 +78,10 @@ impl Method {
 }
 
 /// A convolution, or its input gradient, laid out for one instruction set.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time, on the stack, so that a call allocates nothing"
+)]
 pub(super) enum Correlation<'a, T> {
     Direct(direct::Plan<'a>),
     Winograd {

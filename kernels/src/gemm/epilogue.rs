@@ -109,8 +109,8 @@ impl<R: Rule> Updated<R> {
             rule,
             len,
             weights: update.weights.as_ptr(),
-            first: (R::STATES > 0).then(|| update.first.as_mut_ptr()),
-            second: (R::STATES > 1).then(|| update.second.as_mut_ptr()),
+            first: (R::STATES > 0).then_some(update.first.as_mut_ptr()),
+            second: (R::STATES > 1).then_some(update.second.as_mut_ptr()),
             owned: update.owned.map(<[u8]>::as_ptr),
         }
     }
@@ -164,8 +164,8 @@ impl<R: Rule> Finish for Updated<R> {
             ..
         } = tile.finish;
         // A copy, as in `store_part`: the sums are indexed by what is known only at run time.
-        let sums = sums;
-        for (r, row) in sums.iter().enumerate().take(tile.rows) {
+        let copy = sums;
+        for (r, row) in copy.iter().enumerate().take(tile.rows) {
             for (v, &grad) in row.iter().enumerate() {
                 let place = tile.place(r, v);
                 // SAFETY: the caller vouches for the places of the tile, which lie in the weights;
