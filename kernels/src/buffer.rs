@@ -30,6 +30,12 @@ pub struct Buffer {
     len: usize,
 }
 
+/// Floats as bytes, four each, in the order of the machine.
+pub fn bytes_of(floats: &[f32]) -> &[u8] {
+    // SAFETY: floats are initialised memory of four bytes each, borrowed with the slice.
+    unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) }
+}
+
 impl Buffer {
     /// A buffer of `len` zeros.
     ///
@@ -68,8 +74,7 @@ impl Buffer {
 
     /// The storage as bytes, four for each float.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the floats are initialised memory of four bytes each, borrowed with the slice.
-        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), size_of_val(&**self)) }
+        bytes_of(self)
     }
 
     /// The storage as bytes, four for each float, to write; any bytes are floats.

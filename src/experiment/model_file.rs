@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, View};
 use serde_json::json;
+use taskweave_kernels::buffer::bytes_of;
 
 use super::plan::PlannedModel;
 use super::{Experiment, ExperimentError, RunSettings};
@@ -50,6 +51,10 @@ impl View for &StoredTensor<'_> {
 
     fn data(&self) -> Cow<'_, [u8]> {
         match &self.values {
+            // The file's order is this machine's: no copy of the largest tensors is made.
+            Values::Floats(values) if cfg!(target_endian = "little") => {
+                Cow::Borrowed(bytes_of(values))
+            }
             Values::Floats(values) => {
                 let mut bytes = vec![0; self.data_len()];
                 let (targets, _) = bytes.as_chunks_mut::<4>();
