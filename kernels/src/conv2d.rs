@@ -38,6 +38,7 @@ use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::{blocks, check, lanes_len};
 pub use crate::naive::Conv2dShape;
+use crate::shared::Shared;
 use crate::window::Window;
 
 mod backward;
@@ -94,22 +95,6 @@ impl<'a> Epilogue<'a> {
             bias: layer.bias,
             relu: layer.activation == Activation::Relu,
         }
-    }
-}
-
-/// A result that many tasks write, each its own part.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: the tasks of one call write disjoint rows through it.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// A method, so that closures capture the whole and not the pointer in it.
-    fn start(self) -> *mut f32 {
-        self.0
     }
 }
 
@@ -287,7 +272,7 @@ fn correlate<T: Transform>(
     let bands = correlation.result_size()[0].div_ceil(correlation.band());
     let parts = TASKS.div_ceil(blocks.max(1)).min(bands);
     let part_bands = bands.div_ceil(parts);
-    let shared = Shared(result.as_mut_ptr());
+    let shared = Shared::new(result.as_mut_ptr());
     (0..blocks * parts)
         .into_par_iter()
         .with_max_len(1)

@@ -32,13 +32,12 @@ use rayon::prelude::*;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::deep::multiply_deep;
 use crate::gemm::driver::{Broadcast, DEPTH, Product, Vectors, multiply};
-use crate::gemm::epilogue::{Epilogue, Stored, Updated};
+use crate::gemm::epilogue::{Epilogue, Stored, WeightProduct, take_step};
 use crate::gemm::pack::Source;
-use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::{LANES, blocks, check, lanes_len};
 pub use crate::naive::DenseShape;
-use crate::update::{Rule, Update, WithRule};
+use crate::update::Update;
 
 pub mod bf16;
 
@@ -155,11 +154,13 @@ pub fn grad_weights(
 ) {
     let len = shape.inputs * shape.outputs;
     check("grad_weights", grad_weights.len(), len);
-    let product = by_images(shape, x, grad_output, Stored::PLAIN);
-    if len > 0 {
-        // SAFETY: rows of the result are `outputs` apart, its vectors sixteen.
-        unsafe { multiply(set, &product, grad_weights) };
-    }
+    let product = ByImages {
+        set,
+        shape,
+        x,
+        grad_output,
+    };
+    product.store(grad_weights);
 }
 
 /// Takes one step of an optimiser over the weights by [`grad_weights`], which itself is not stored
@@ -175,31 +176,45 @@ pub fn update_weights(
     grad_output: &[f32],
     update: Update<'_>,
 ) {
-    struct Fused<'a>(InstructionSet, DenseShape, [&'a [f32]; 2]);
-    impl WithRule for Fused<'_> {
-        fn run<R: Rule>(self, rule: R, mut update: Update<'_>) {
-            let Self(set, shape, [x, grad_output]) = self;
-            let epilogue = Updated::new(rule, &mut update);
-            let product = by_images(shape, x, grad_output, epilogue);
-            if !update.weights.is_empty() {
-                // SAFETY: rows of the weights are `outputs` apart, their vectors sixteen.
-                unsafe { multiply(set, &product, update.weights) };
-            }
-        }
-    }
     let len = shape.inputs * shape.outputs;
     check("weights", update.weights.len(), len);
-    if blocks(shape.images) * LANES > DEPTH {
-        with_scratch(len, |grad| {
-            grad_weights(set, shape, x, grad_output, grad);
-            update.apply(set, grad);
-        });
-    } else {
-        update.with_rule(Fused(set, shape, [x, grad_output]));
-    }
+    let product = ByImages {
+        set,
+        shape,
+        x,
+        grad_output,
+    };
+    take_step(set, product, update);
 }
 
 /// The product of activations and gradients, summed over images, into rows of outputs.
+#[derive(Clone, Copy)]
+struct ByImages<'a> {
+    set: InstructionSet,
+    shape: DenseShape,
+    x: &'a [f32],
+    grad_output: &'a [f32],
+}
+
+impl WeightProduct for ByImages<'_> {
+    fn has_whole_sums(self) -> bool {
+        blocks(self.shape.images) * LANES <= DEPTH
+    }
+
+    fn multiply<E: Epilogue>(self, epilogue: E, result: &mut [f32]) {
+        let product = by_images(self.shape, self.x, self.grad_output, epilogue);
+        if !result.is_empty() {
+            // SAFETY: rows of the result are `outputs` apart, its vectors sixteen.
+            unsafe { multiply(self.set, &product, result) };
+        }
+    }
+
+    fn store(self, grad: &mut [f32]) {
+        self.multiply(Stored::PLAIN, grad);
+    }
+}
+
+/// See [`ByImages`].
 fn by_images<'a, E: Epilogue>(
     shape: DenseShape,
     x: &'a [f32],

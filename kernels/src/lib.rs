@@ -20,6 +20,7 @@ pub mod lanes;
 pub mod naive;
 pub mod peak;
 pub mod pool;
+mod shared;
 pub mod softmax;
 pub mod update;
 pub mod window;

@@ -8,12 +8,13 @@ use super::max_pool::{Pooled, Pooling};
 use super::taps::Direction;
 use super::weight_gradient::WeightGradient;
 use super::winograd::{F4, PlaneTarget, Transform};
-use super::{Conv2dShape, Epilogue, Shared, part_blocks};
+use super::{Conv2dShape, Epilogue, part_blocks};
 use crate::dense::Activation;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::{LANES, blocks, check};
+use crate::shared::Shared;
 use crate::window::Window;
 
 /// The forward pass that a backward pass belongs to.
@@ -171,7 +172,7 @@ impl<T: Transform> Work<'_, T> {
         } = self;
         let ([input_len, output_len], [blocks, part_blocks]) = (self.lens, self.blocks);
         let (correlation, grad_input) = input.unzip();
-        let grad_input = Shared(grad_input.map_or(std::ptr::null_mut(), <[f32]>::as_mut_ptr));
+        let grad_input = Shared::new(grad_input.map_or(std::ptr::null_mut(), <[f32]>::as_mut_ptr));
         let input_scratch = correlation.map_or(0, Correlation::scratch_len);
         let weight_scratch = weight_gradient
             .as_ref()

@@ -30,11 +30,11 @@ use super::{Activation, Affine, DenseShape};
 use crate::dispatch::InstructionSet;
 use crate::gemm::Matrix;
 use crate::gemm::bf16::{DEPTH, LaneLayout, Operand, Product, Target, multiply};
-use crate::gemm::epilogue::{Epilogue, Stored, Updated};
+use crate::gemm::epilogue::{Epilogue, Stored, WeightProduct, take_step};
 use crate::gemm::scratch::with_scratch;
 use crate::lanes::{LANES, blocks, check, lanes_len};
 use crate::naive::Conv2dShape;
-use crate::update::{Rule, Update, WithRule};
+use crate::update::Update;
 
 /// Steps of the sum over images that a part of a weight gradient should have at least.
 const PART_STEPS: usize = 8 << 10;
@@ -247,28 +247,42 @@ pub fn update_weights(
     grad_output: &[f32],
     update: Update<'_>,
 ) {
-    struct Fused<'a>(InstructionSet, PointwiseShape, [&'a [f32]; 2]);
-    impl WithRule for Fused<'_> {
-        fn run<R: Rule>(self, rule: R, mut update: Update<'_>) {
-            let Self(set, shape, [x, grad_output]) = self;
-            let epilogue = Updated::new(rule, &mut update);
-            let product = over_images(shape, x, grad_output, epilogue);
-            multiply(set, &product, update.weights);
-        }
-    }
     let len = shape.inputs * shape.outputs;
     check("weights", update.weights.len(), len);
-    if shape.values() > DEPTH {
-        with_scratch(len, |grad| {
-            grad_weights(set, shape, x, grad_output, grad);
-            update.apply(set, grad);
-        });
-    } else {
-        update.with_rule(Fused(set, shape, [x, grad_output]));
-    }
+    let product = OverImages {
+        set,
+        shape,
+        x,
+        grad_output,
+    };
+    take_step(set, product, update);
 }
 
 /// The product of activations and gradients, summed over images and pixels, into rows of outputs.
+#[derive(Clone, Copy)]
+struct OverImages<'a> {
+    set: InstructionSet,
+    shape: PointwiseShape,
+    x: &'a [f32],
+    grad_output: &'a [f32],
+}
+
+impl WeightProduct for OverImages<'_> {
+    fn has_whole_sums(self) -> bool {
+        self.shape.values() <= DEPTH
+    }
+
+    fn multiply<E: Epilogue>(self, epilogue: E, result: &mut [f32]) {
+        let product = over_images(self.shape, self.x, self.grad_output, epilogue);
+        multiply(self.set, &product, result);
+    }
+
+    fn store(self, grad: &mut [f32]) {
+        grad_weights(self.set, self.shape, self.x, self.grad_output, grad);
+    }
+}
+
+/// See [`OverImages`].
 fn over_images<'a, E: Epilogue>(
     shape: PointwiseShape,
     x: &'a [f32],

@@ -16,13 +16,14 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::driver::{Shared, is_small, tile_size};
+use super::driver::{for_each_task, is_small, tile_size};
 use super::epilogue::{Epilogue, Stored};
 use super::scratch::with_scratch;
 use super::tile::{Ahead, Tile, TileKernel};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
+use crate::shared::Shared;
 
 mod operand;
 mod pack;
@@ -92,7 +93,7 @@ pub(crate) fn multiply<E: Epilogue>(set: InstructionSet, product: &Product<'_, E
     let strip_len = tile_vectors * LANES * (block / 2).max(1);
     let strips = vectors.div_ceil(tile_vectors);
     let chunk_strips = (CHUNK / strip_len).max(1);
-    let c = Shared(c.as_mut_ptr());
+    let c = Shared::new(c.as_mut_ptr());
     for first in (0..strips).step_by(chunk_strips) {
         for start in (0..blocks).map(|index| index * block) {
             let part = Part {
@@ -155,12 +156,7 @@ impl<E: Epilogue> Part<'_, E> {
                 });
             };
             let work = self.product.rows * self.strips.len() * self.b.width * self.steps.len();
-            if is_small(work / 2) {
-                (0..across * along).for_each(run);
-            } else {
-                let tasks = (0..across * along).into_par_iter();
-                tasks.with_max_len(1).for_each(run);
-            }
+            for_each_task(across * along, work / 2, run);
         });
     }
 
@@ -292,7 +288,7 @@ impl<E: Epilogue> Task<'_, E> {
             outer: 1,
             inner: pairs,
             ahead: Ahead::NONE,
-            c: part.c.0.wrapping_add(at),
+            c: part.c.start().wrapping_add(at),
             c_row: target.row_stride(),
             c_vector: match VECTORS {
                 1 => 0,

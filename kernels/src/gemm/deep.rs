@@ -7,13 +7,14 @@
 
 use rayon::prelude::*;
 
-use super::driver::{Broadcast, DEPTH, Product, Shared, Vectors, tile_size};
+use super::driver::{Broadcast, DEPTH, Product, Vectors, tile_size};
 use super::epilogue::Stored;
 use super::scratch::with_scratch;
 use super::task::Task;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
+use crate::shared::Shared;
 
 /// Steps of a part at least: 43,264 features make sixteen parts.
 const LEAST_STEPS: usize = 2_048;
@@ -67,7 +68,7 @@ pub(crate) fn multiply_deep(set: InstructionSet, product: &Product<'_>, y: &mut 
         ..*product
     };
     with_scratch(parts * part_len, |sums| {
-        let start = Shared(sums.as_mut_ptr());
+        let parts_of_sums = Shared::new(sums.as_mut_ptr());
         (0..parts * groups)
             .into_par_iter()
             .with_max_len(1)
@@ -76,7 +77,7 @@ pub(crate) fn multiply_deep(set: InstructionSet, product: &Product<'_>, y: &mut 
                 with_scratch(scratch_len, |scratch| {
                     set.run(Task {
                         product: &product,
-                        c: start.offset(part * part_len),
+                        c: Shared::new(parts_of_sums.start().wrapping_add(part * part_len)),
                         panels: group * task_panels..panels.min((group + 1) * task_panels),
                         strips: 0..vectors.div_ceil(tile_vectors),
                         steps: part * steps..depth.min((part + 1) * steps),

@@ -17,6 +17,7 @@ use super::tile::TileKernel;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
+use crate::shared::Shared;
 
 /// Steps of the sum in one block, a multiple of sixteen. A panel of 14 rows is then 28 KB, which a
 /// first-level cache of 48 KB holds; a strip of two vectors, 64 KB, comes from the second level.
@@ -104,21 +105,6 @@ impl TileKernel for TileSize {
     }
 }
 
-/// The result, written by many tasks.
-#[derive(Clone, Copy)]
-pub(super) struct Shared(pub(super) *mut f32);
-
-// SAFETY: the tasks of one product write disjoint tiles through it, as `multiply` lays them out.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    pub(super) fn offset(self, floats: usize) -> Self {
-        Self(self.0.wrapping_add(floats))
-    }
-}
-
 /// Computes a product into `c`, or uses it up there as its epilogue says.
 ///
 /// # Panics
@@ -168,7 +154,7 @@ pub(crate) unsafe fn multiply<E: Epilogue>(
         };
         (a + b) * block_depth(depth)
     };
-    let c = Shared(c.as_mut_ptr());
+    let c = Shared::new(c.as_mut_ptr());
     let run = |task: usize| {
         let (panel, strip) = (task % across * task_panels, task / across * task_strips);
         with_scratch(scratch_len, |scratch| {
@@ -182,7 +168,12 @@ pub(crate) unsafe fn multiply<E: Epilogue>(
             });
         });
     };
-    if is_small(rows * vectors * LANES * depth) {
+    for_each_task(tasks, rows * vectors * LANES * depth, run);
+}
+
+/// Runs tasks that have so many multiply-adds together, on other threads if that is worth it.
+pub(super) fn for_each_task(tasks: usize, work: usize, run: impl Fn(usize) + Send + Sync) {
+    if is_small(work) {
         (0..tasks).for_each(run);
     } else {
         (0..tasks).into_par_iter().with_max_len(1).for_each(run);

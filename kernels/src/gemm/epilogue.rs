@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::slice;
 
+use super::scratch::with_scratch;
 use super::tile::{Finish, Store, Tile};
+use crate::dispatch::InstructionSet;
 use crate::isa::Isa;
 use crate::lanes::{LANES, check};
-use crate::update::{Few, Place, Rule, Update, step_few, step_sixteen};
+use crate::update::{Few, Place, Rule, Update, WithRule, step_few, step_sixteen};
 
 /// The end of a product.
 pub(crate) trait Epilogue: Copy + Send + Sync {
@@ -76,7 +78,7 @@ impl Epilogue for Stored<'_> {
 
 /// The result are weights, and the sum is their gradient: one step of an optimiser.
 #[derive(Clone, Copy)]
-pub(crate) struct Updated<R> {
+struct Updated<R> {
     rule: R,
     len: usize,
     weights: *const f32,
@@ -97,7 +99,7 @@ impl<R: Rule> Updated<R> {
     ///
     /// # Panics
     /// If the slices of the update differ in length.
-    pub(crate) fn new(rule: R, update: &mut Update<'_>) -> Self {
+    fn new(rule: R, update: &mut Update<'_>) -> Self {
         let len = update.weights.len();
         if let Some(owned) = update.owned {
             check("owned", owned.len(), len);
@@ -113,6 +115,38 @@ impl<R: Rule> Updated<R> {
             second: (R::STATES > 1).then_some(update.second.as_mut_ptr()),
             owned: update.owned.map(<[u8]>::as_ptr),
         }
+    }
+}
+
+/// The product that is the gradient of some weights.
+pub(crate) trait WeightProduct: Copy {
+    /// Whether every sum has one block at most, so that the end of a tile may use it up.
+    fn has_whole_sums(self) -> bool;
+
+    /// Computes it with this end.
+    fn multiply<E: Epilogue>(self, epilogue: E, result: &mut [f32]);
+
+    /// Stores the gradient.
+    fn store(self, grad: &mut [f32]);
+}
+
+/// Takes one step of an optimiser by a gradient, which is stored only where its sums have several
+/// blocks.
+pub(crate) fn take_step<P: WeightProduct>(set: InstructionSet, product: P, update: Update<'_>) {
+    struct Fused<P>(P);
+    impl<P: WeightProduct> WithRule for Fused<P> {
+        fn run<R: Rule>(self, rule: R, mut update: Update<'_>) {
+            let epilogue = Updated::new(rule, &mut update);
+            self.0.multiply(epilogue, update.weights);
+        }
+    }
+    if product.has_whole_sums() {
+        update.with_rule(Fused(product));
+    } else {
+        with_scratch(update.weights.len(), |grad| {
+            product.store(grad);
+            update.apply(set, grad);
+        });
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use super::driver::{Broadcast, Product, Shared, Vectors, block_depth};
+use super::driver::{Broadcast, Product, Vectors, block_depth};
 use super::epilogue::Epilogue;
 use super::pack::pack_block;
 use super::tile::{Ahead, Tile, TileKernel, micro_kernel};
 use crate::dispatch::Kernel;
 use crate::isa::Isa;
 use crate::lanes::LANES;
+use crate::shared::Shared;
 
 /// One rectangle of the result.
 pub(super) struct Task<'a, E> {
@@ -291,7 +292,7 @@ impl<E: Epilogue> Task<'_, E> {
             ahead: self.ahead::<ROWS, VECTORS>(operands, (local_panel, local_strip)),
             c: self
                 .c
-                .0
+                .start()
                 .wrapping_add(first_row * row_stride + first_vector * vector_stride),
             c_row: row_stride,
             c_vector: vector_stride,

@@ -12,11 +12,12 @@ use rayon::prelude::*;
 
 use super::tiles::{Ahead, GradOutput, Input, Place, Plane, Square, transform_square};
 use super::transform::{MOST_POINTS, Transform};
-use crate::conv2d::{Conv2dShape, Shared};
+use crate::conv2d::Conv2dShape;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::tile::{self, Store, Tile, TileKernel, micro_kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
+use crate::shared::Shared;
 
 /// Tiles of a group at most: with 32 channels on both sides their 36 points are 590 KB, which a
 /// second-level cache of 1 MB holds. Each more is one pass less over the sums.
@@ -325,7 +326,7 @@ pub(crate) fn sum_parts<T: Transform>(
         return;
     }
     assert!(parts.len().is_multiple_of(part_len) && part_len >= plan.sums_len());
-    let target = Shared(grad_weights.as_mut_ptr());
+    let target = Shared::new(grad_weights.as_mut_ptr());
     (0..plan.inputs).into_par_iter().for_each(|input| {
         set.run(FinishInput {
             plan,
