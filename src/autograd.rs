@@ -13,5 +13,5 @@ mod tape;
 
 pub mod gradient_check;
 
-pub use op::{Backward, Forward, Mode, Op};
+pub use op::{Backward, Forward, Mode, Op, OutputRead, Replaced};
 pub use tape::{Learner, Tape, Var};

@@ -50,7 +50,7 @@ mod taps;
 mod weight_gradient;
 pub mod winograd;
 
-pub use backward::{Gradients, MaxPooled, Recorded, backward};
+pub use backward::{Gradients, MaxPooled, Recorded, backward, backward_in_place};
 
 pub use correlation::{ENV, Method, UnknownMethod, method_from_env};
 
@@ -81,6 +81,8 @@ pub(crate) struct Epilogue<'a> {
     /// One value per channel.
     bias: Option<&'a [f32]>,
     relu: bool,
+    /// The result replaces what lies there, and is zero where that is not positive.
+    rectified: bool,
 }
 
 impl<'a> Epilogue<'a> {
@@ -88,12 +90,14 @@ impl<'a> Epilogue<'a> {
     const NONE: Self = Self {
         bias: None,
         relu: false,
+        rectified: false,
     };
 
     fn of(layer: &Affine<'a>) -> Self {
         Self {
             bias: layer.bias,
             relu: layer.activation == Activation::Relu,
+            rectified: false,
         }
     }
 }

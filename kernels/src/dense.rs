@@ -40,6 +40,9 @@ pub use crate::naive::DenseShape;
 use crate::update::Update;
 
 pub mod bf16;
+mod in_place;
+
+pub use in_place::{backward_in_place, suits_in_place};
 
 /// What follows the affine map of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,9 +123,17 @@ pub fn grad_input(
     check("grad_output", grad_output.len(), lanes_len(images, outputs));
     check("weights", weights.len(), inputs * outputs);
     check("grad_input", grad_input.len(), lanes_len(images, inputs));
-    let transposed = Source::strided(weights, [inputs, outputs], [outputs, 1]);
+    let product = by_lanes(transposed(weights, shape), grad_output, images);
     // SAFETY: every input has a vector of its own in each block.
-    unsafe { multiply(set, &by_lanes(transposed, grad_output, images), grad_input) };
+    unsafe { multiply(set, &product, grad_input) };
+}
+
+/// Weights, a row for each input.
+fn transposed(weights: &[f32], shape: DenseShape) -> Source<'_> {
+    let DenseShape {
+        inputs, outputs, ..
+    } = shape;
+    Source::strided(weights, [inputs, outputs], [outputs, 1])
 }
 
 /// The product of weights, a row for each feature of the result, and lanes, into lanes.
@@ -202,7 +213,10 @@ impl WeightProduct for ByImages<'_> {
     }
 
     fn multiply<E: Epilogue>(self, epilogue: E, result: &mut [f32]) {
-        let product = by_images(self.shape, self.x, self.grad_output, epilogue);
+        let DenseShape { images, inputs, .. } = self.shape;
+        check("x", self.x.len(), lanes_len(images, inputs));
+        let outputs = Vectors::Matrix(rows_of_outputs(self.shape, self.grad_output));
+        let product = by_images(self.shape, self.x, outputs, epilogue);
         if !result.is_empty() {
             // SAFETY: rows of the result are `outputs` apart, its vectors sixteen.
             unsafe { multiply(self.set, &product, result) };
@@ -218,7 +232,7 @@ impl WeightProduct for ByImages<'_> {
 fn by_images<'a, E: Epilogue>(
     shape: DenseShape,
     x: &'a [f32],
-    grad_output: &'a [f32],
+    b: Vectors<'a>,
     epilogue: E,
 ) -> Product<'a, E> {
     let DenseShape {
@@ -226,24 +240,31 @@ fn by_images<'a, E: Epilogue>(
         inputs,
         outputs,
     } = shape;
-    check("x", x.len(), lanes_len(images, inputs));
-    check("grad_output", grad_output.len(), lanes_len(images, outputs));
-    let depth = blocks(images) * LANES;
     let vectors = outputs.div_ceil(LANES);
     Product {
         rows: inputs,
         vectors,
-        depth,
+        depth: blocks(images) * LANES,
         a: Broadcast::Lanes(x),
-        b: Vectors::Matrix(Source {
-            group: LANES,
-            group_stride: outputs * LANES,
-            ..Source::strided(grad_output, [outputs, depth], [LANES, 1])
-        }),
+        b,
         row_stride: outputs,
         vector_stride: LANES,
         last_lanes: outputs - vectors.saturating_sub(1) * LANES,
         epilogue,
+    }
+}
+
+/// A gradient in lanes of outputs, as rows of images.
+fn rows_of_outputs(shape: DenseShape, grad_output: &[f32]) -> Source<'_> {
+    let DenseShape {
+        images, outputs, ..
+    } = shape;
+    check("grad_output", grad_output.len(), lanes_len(images, outputs));
+    let depth = blocks(images) * LANES;
+    Source {
+        group: LANES,
+        group_stride: outputs * LANES,
+        ..Source::strided(grad_output, [outputs, depth], [LANES, 1])
     }
 }
 

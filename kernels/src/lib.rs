@@ -15,6 +15,7 @@ pub mod dense;
 pub mod dispatch;
 pub mod elementwise;
 pub mod gemm;
+pub mod in_place;
 pub mod isa;
 pub mod lanes;
 pub mod naive;

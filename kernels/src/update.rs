@@ -89,15 +89,29 @@ impl Update<'_> {
         struct Apply<'a>(InstructionSet, &'a [f32]);
         impl WithRule for Apply<'_> {
             fn run<R: Rule>(self, rule: R, update: Update<'_>) {
-                let parameters = Parameters {
-                    weights: update.weights,
-                    grad: self.1,
-                    owned: update.owned,
-                };
-                run(self.0, rule, parameters, [update.first, update.second]);
+                let Self(set, grad) = self;
+                update.check::<R>();
+                check("grad", grad.len(), update.weights.len());
+                for_each_chunk(Part { update, grad }, CHUNK, &|part: Part| {
+                    set.run(StepPart { rule, part });
+                });
             }
         }
         self.with_rule(Apply(set, grad));
+    }
+
+    /// Holds the slices to one length.
+    ///
+    /// # Panics
+    /// If they differ.
+    pub(crate) fn check<R: Rule>(&self) {
+        let len = self.weights.len();
+        if let Some(owned) = self.owned {
+            check("owned", owned.len(), len);
+        }
+        for state in [&self.first, &self.second].into_iter().take(R::STATES) {
+            check("optimiser state", state.len(), len);
+        }
     }
 
     /// Runs code for the formula of the step.
@@ -121,12 +135,27 @@ pub struct Parameters<'a> {
     pub owned: Option<&'a [u8]>,
 }
 
+impl Parameters<'_> {
+    /// Takes a step; a state that it has no use for is empty.
+    fn take(self, set: InstructionSet, step: Step, [first, second]: [&mut [f32]; 2]) {
+        let update = Update {
+            step,
+            weights: self.weights,
+            owned: self.owned,
+            first,
+            second,
+        };
+        update.apply(set, self.grad);
+    }
+}
+
 /// `w -= lr · g`.
 ///
 /// # Panics
 /// If the slices differ in length.
 pub fn sgd(set: InstructionSet, learning_rate: f64, parameters: Parameters<'_>) {
-    run(set, Sgd::new(learning_rate), parameters, [&mut [], &mut []]);
+    let step = Step::Sgd { learning_rate };
+    parameters.take(set, step, [&mut [], &mut []]);
 }
 
 /// `v = m · v - lr · g`, then `w += v`, or Nesterov's `w += m · v - lr · g`.
@@ -139,7 +168,8 @@ pub fn momentum(
     parameters: Parameters<'_>,
     velocity: &mut [f32],
 ) {
-    run(set, Momentum::new(step), parameters, [velocity, &mut []]);
+    let step = Step::Momentum(*step);
+    parameters.take(set, step, [velocity, &mut []]);
 }
 
 /// `w -= w · decay · lr`, then with `α = lr · √(1 - β₂ᵗ) / (1 - β₁ᵗ)`:
@@ -157,7 +187,7 @@ pub fn adam(
     first: &mut [f32],
     second: &mut [f32],
 ) {
-    run(set, Adam::new(step), parameters, [first, second]);
+    parameters.take(set, Step::Adam(*step), [first, second]);
 }
 
 /// Zeroes `values` where `owned` holds 0.
@@ -171,67 +201,55 @@ pub fn mask(set: InstructionSet, values: &mut [f32], owned: &[u8]) {
     });
 }
 
-/// Runs `rule` over all parameters; a state that it has no use for is empty.
-fn run<R: Rule>(set: InstructionSet, rule: R, parameters: Parameters<'_>, state: [&mut [f32]; 2]) {
-    let len = parameters.weights.len();
-    check("grad", parameters.grad.len(), len);
-    if let Some(owned) = parameters.owned {
-        check("owned", owned.len(), len);
+impl Split for Update<'_> {
+    fn len(&self) -> usize {
+        self.weights.len()
     }
-    for state in &state[..R::STATES] {
-        check("optimiser state", state.len(), len);
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let (weights, weights_right) = self.weights.split_at_mut(mid);
+        let (owned, owned_right) = self.owned.map(|owned| owned.split_at(mid)).unzip();
+        let (first, first_right) = self.first.split_at_mut(mid.min(self.first.len()));
+        let (second, second_right) = self.second.split_at_mut(mid.min(self.second.len()));
+        let step = self.step;
+        (
+            Self {
+                step,
+                weights,
+                owned,
+                first,
+                second,
+            },
+            Self {
+                step,
+                weights: weights_right,
+                owned: owned_right,
+                first: first_right,
+                second: second_right,
+            },
+        )
     }
-    let [first, second] = state;
-    let part = Part {
-        parameters,
-        first,
-        second,
-    };
-    for_each_chunk(part, CHUNK, &|part: Part| set.run(StepPart { rule, part }));
 }
 
-/// Some parameters with their state.
+/// Some parameters with their gradient.
 struct Part<'a> {
-    parameters: Parameters<'a>,
-    first: &'a mut [f32],
-    second: &'a mut [f32],
+    update: Update<'a>,
+    grad: &'a [f32],
 }
 
 impl Split for Part<'_> {
     fn len(&self) -> usize {
-        self.parameters.weights.len()
+        self.grad.len()
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let Parameters {
-            weights,
-            grad,
-            owned,
-        } = self.parameters;
-        let (weights, weights_right) = weights.split_at_mut(mid);
-        let (grad, grad_right) = grad.split_at(mid);
-        let (owned, owned_right) = owned.map(|owned| owned.split_at(mid)).unzip();
-        let (first, first_right) = self.first.split_at_mut(mid.min(self.first.len()));
-        let (second, second_right) = self.second.split_at_mut(mid.min(self.second.len()));
-        let part = |weights, grad, owned, first, second| Self {
-            parameters: Parameters {
-                weights,
-                grad,
-                owned,
-            },
-            first,
-            second,
+        let (update, update_right) = self.update.split_at(mid);
+        let (grad, grad_right) = self.grad.split_at(mid);
+        let right = Self {
+            update: update_right,
+            grad: grad_right,
         };
-        (
-            part(weights, grad, owned, first, second),
-            part(
-                weights_right,
-                grad_right,
-                owned_right,
-                first_right,
-                second_right,
-            ),
-        )
+        (Self { update, grad }, right)
     }
 }
 
@@ -245,16 +263,19 @@ impl<R: Rule> Kernel for StepPart<'_, R> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Parameters {
+        let Part { update, grad } = self.part;
+        let Update {
             weights,
-            grad,
             owned,
-        } = self.part.parameters;
+            first,
+            second,
+            ..
+        } = update;
         let (weights, weights_rest) = weights.as_chunks_mut::<LANES>();
         let (grad, grad_rest) = grad.as_chunks::<LANES>();
         let (owned, owned_rest) = owned.map(<[u8]>::as_chunks::<LANES>).unzip();
-        let (first, first_rest) = self.part.first.as_chunks_mut::<LANES>();
-        let (second, second_rest) = self.part.second.as_chunks_mut::<LANES>();
+        let (first, first_rest) = first.as_chunks_mut::<LANES>();
+        let (second, second_rest) = second.as_chunks_mut::<LANES>();
         for (index, weights) in weights.iter_mut().enumerate() {
             let place = Place {
                 weights,

@@ -7,7 +7,8 @@ use taskweave_kernels::check::{Tolerance, assert_close_each, noise};
 use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, MaxPooled, Recorded};
 use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch::{self, InstructionSet};
-use taskweave_kernels::lanes::lanes_len;
+use taskweave_kernels::in_place::InPlace;
+use taskweave_kernels::lanes::{LANES, lanes_len};
 use taskweave_kernels::naive::{self, PoolShape};
 use taskweave_kernels::window::{Padding, Window};
 
@@ -23,6 +24,17 @@ fn hold(actual: &[f32], expected: &[f64], magnitude: &[f64], terms: usize) {
     assert_close_each(actual, expected, |at| Tolerance::dot(terms, magnitude[at]));
 }
 
+/// Fills the empty lanes of an input with what they may hold: anything finite.
+fn fill_empty_lanes(lanes: &mut [f32], images: usize) {
+    let used = images % LANES;
+    if used > 0 {
+        let last_block = lanes.len() - lanes.len() / images.div_ceil(LANES);
+        for vector in lanes[last_block..].chunks_exact_mut(LANES) {
+            vector[used..].fill(1e6);
+        }
+    }
+}
+
 fn check(set: InstructionSet, shape: &Conv2dShape, relu: bool) {
     let images = shape.images;
     let x = noise(1, images * shape.input_features());
@@ -33,7 +45,8 @@ fn check(set: InstructionSet, shape: &Conv2dShape, relu: bool) {
     } else {
         Activation::Linear
     };
-    let x_lanes = packed(set, images, &x);
+    let mut x_lanes = packed(set, images, &x);
+    fill_empty_lanes(&mut x_lanes, images);
     let output_len = lanes_len(images, shape.output_features());
 
     let mut y_lanes = vec![f32::NAN; output_len];
@@ -113,6 +126,27 @@ fn check(set: InstructionSet, shape: &Conv2dShape, relu: bool) {
         alone, grad_weights,
         "a gradient depends on which others are wanted"
     );
+
+    for rectified in [false, true] {
+        let mut in_place = x_lanes.clone();
+        let input = InPlace {
+            x: &mut in_place,
+            rectified,
+        };
+        let gradients = Gradients {
+            weights: Some(&mut alone),
+            ..Gradients::default()
+        };
+        let recorded = Recorded { x: &[], ..recorded };
+        conv2d::backward_in_place(set, shape, recorded, input, &grad_lanes, gradients);
+        let expected = if rectified {
+            naive::relu_backward(&x_lanes, &grad_x)
+        } else {
+            grad_x.clone()
+        };
+        assert_eq!(in_place, expected);
+        assert_eq!(alone, grad_weights);
+    }
 }
 
 /// A convolution with pooling is the convolution, then pooling of what it gave.
@@ -278,6 +312,15 @@ fn shapes() -> Vec<Conv2dShape> {
             shapes.push(shape(17, [2, 3], [8, 9], window(kernel, stride, padding)));
             shapes.push(shape(2, [2, 3], [2, 2], window(kernel, stride, padding)));
         }
+    }
+    // Channels for Winograd's transforms on both sides, but other windows.
+    for (kernel, stride) in [([5, 5], [1, 1]), ([3, 3], [2, 1]), ([1, 1], [1, 1])] {
+        let window = window(kernel, stride, Padding::Same);
+        shapes.push(shape(3, [16, 17], [6, 5], window));
+    }
+    // More blocks than parts of a sum: some part has several.
+    for channels in [[1, 2], [16, 16]] {
+        shapes.push(shape(530, channels, [3, 2], same));
     }
     shapes
 }

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use taskweave_kernels::check::noise;
 use taskweave_kernels::dense::{self, DenseShape, bf16};
 use taskweave_kernels::dispatch::{self, InstructionSet};
+use taskweave_kernels::in_place::InPlace;
 use taskweave_kernels::lanes::{lanes_len, pack};
+use taskweave_kernels::naive;
 use taskweave_kernels::update::{AdamStep, MomentumStep, Step, Update};
 
 const ADAM: Step = Step::Adam(AdamStep {
@@ -108,6 +110,31 @@ fn check_update(set: InstructionSet, shape: DenseShape, (step, states): (Step, u
             assert_eq!(fused.bits(), expected.bits(), "{set:?} {shape:?} {step:?}");
             let moves = images > 0 && grad.len() > 8;
             assert!(!moves || fused.bits() != before.bits(), "a step moves");
+            if rounded || images > 512 {
+                continue;
+            }
+            let mut grad_x = vec![f32::NAN; x.len()];
+            dense::grad_input(set, shape, &grad_output, &before.weights, &mut grad_x);
+            for rectified in [false, true] {
+                let (mut in_place, mut stepped) = (x.clone(), before.clone());
+                let input = InPlace {
+                    x: &mut in_place,
+                    rectified,
+                };
+                let update = stepped.update(step, owned);
+                dense::backward_in_place(set, shape, input, &grad_output, update);
+                assert_eq!(
+                    stepped.bits(),
+                    expected.bits(),
+                    "{set:?} {shape:?} {step:?}"
+                );
+                let expected = if rectified {
+                    naive::relu_backward(&x, &grad_x)
+                } else {
+                    grad_x.clone()
+                };
+                assert_eq!(in_place, expected, "{set:?} {shape:?}");
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use taskweave_kernels::buffer::Buffer;
 use taskweave_kernels::check::noise;
 use thiserror::Error;
 
-use super::{Backward, Forward, Mode, Op};
+use super::{Backward, Forward, Mode, Op, OutputRead, Replaced};
 use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 
 /// Relative to the larger of the expected value and the root mean square of its tensor: a thousand
@@ -203,9 +203,11 @@ impl<'a> GradientCheck<'a> {
         for cotangent in [vec![1.0; elements], random_cotangent(elements)] {
             let expected = self.central_differences(&values, &differentiable, &cotangent);
             for wanted in sets_of(&differentiable) {
-                // The backward pass may have used up what the forward pass saved.
-                run.forward()?;
-                run.compare_gradients(&wanted, &cotangent, &expected)?;
+                for way in run.ways(&wanted) {
+                    // The backward pass may have used up what the forward pass saved.
+                    run.forward()?;
+                    run.compare_gradients(way, &wanted, &cotangent, &expected)?;
+                }
             }
         }
         Ok(())
@@ -263,7 +265,30 @@ struct Run<'a> {
     saved: Buffer,
 }
 
+/// How a backward pass is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// From the output and its gradient.
+    Plain,
+    /// Without the output, from a gradient that is zero already where the sign of the output says so.
+    WithoutOutput,
+    /// With the gradient of the first input in its place.
+    InPlace,
+}
+
 impl Run<'_> {
+    /// The ways in which the operation says it can be run.
+    fn ways(&self, wanted: &[usize]) -> Vec<Way> {
+        let mut ways = vec![Way::Plain];
+        if self.op.reads_output() != OutputRead::Values {
+            ways.push(Way::WithoutOutput);
+        }
+        if wanted.contains(&0) && self.op.replaces_input(&self.inputs, false) {
+            ways.push(Way::InPlace);
+        }
+        ways
+    }
+
     fn forward(&mut self) -> Result<(), TensorError> {
         self.output.data_mut().fill(f32::NAN);
         self.op.forward(Forward {
@@ -292,16 +317,31 @@ impl Run<'_> {
 
     fn compare_gradients(
         &mut self,
+        way: Way,
         wanted: &[usize],
         cotangent: &[f32],
         expected: &[Vec<f64>],
     ) -> Result<(), GradientCheckError> {
         let op = self.op.name();
         let mut grad_output = laid_out(cotangent, self.output.spec())?;
-        let inputs = self.inputs.iter().enumerate();
-        let mut grads: Vec<Option<Tensor>> = inputs
+        let empty = Tensor::zeros_row_major([0]);
+        let rectified = way == Way::WithoutOutput && self.op.reads_output() == OutputRead::Sign;
+        if rectified {
+            let grads = grad_output.data_mut().iter_mut();
+            for (grad, y) in grads.zip(self.output.data()) {
+                *grad = if *y > 0.0 { *grad } else { 0.0 };
+            }
+        }
+        let mut replaced = (way == Way::InPlace).then(|| self.inputs[0].clone());
+        let mut inputs = self.inputs.clone();
+        if replaced.is_some() {
+            inputs[0] = &empty;
+        }
+        let values = self.inputs.iter().enumerate();
+        let mut grads: Vec<Option<Tensor>> = values
             .map(|(input, value)| {
-                wanted.contains(&input).then(|| {
+                let beside = wanted.contains(&input) && (input > 0 || way != Way::InPlace);
+                beside.then(|| {
                     let mut grad = Tensor::zeros(value.spec().clone());
                     grad.data_mut().fill(f32::NAN);
                     grad
@@ -310,12 +350,25 @@ impl Run<'_> {
             .collect();
         self.op.backward(Backward {
             mode: self.mode,
-            inputs: &self.inputs,
-            output: &self.output,
+            inputs: &inputs,
+            output: if way == Way::WithoutOutput {
+                &empty
+            } else {
+                &self.output
+            },
+            rectified,
             saved: &mut self.saved,
             grad_output: &mut grad_output,
             grad_inputs: &mut grads,
+            update: None,
+            replaced: replaced.as_mut().map(|input| Replaced {
+                input,
+                rectified: false,
+            }),
         });
+        if replaced.is_some() {
+            grads[0] = replaced;
+        }
         for (input, grad) in grads.iter().enumerate() {
             let spec = wanted.contains(&input).then(|| self.inputs[input].spec());
             if grad.as_ref().map(Tensor::spec) != spec {

@@ -1,6 +1,7 @@
 //! What an operation must provide.
 
 use taskweave_kernels::buffer::Buffer;
+use taskweave_kernels::dense::Activation;
 use taskweave_kernels::update::Update;
 
 use crate::tensor::{Tensor, TensorError, TensorSpec};
@@ -83,19 +84,42 @@ pub trait Op: Send + Sync {
     /// Computes the gradient of every input that needs one, from the gradient of the output.
     fn backward(&self, pass: Backward<'_>);
 
-    /// Whether [`update`](Op::update) takes this input.
-    fn updates(&self, _input: usize) -> bool {
-        false
+    /// What the backward pass reads of the output.
+    fn reads_output(&self) -> OutputRead {
+        OutputRead::Values
     }
 
-    /// Updates one input by its gradient, without storing that. Follows [`backward`](Op::backward),
-    /// which was not asked for this gradient, and finds the gradient of the output as that left it.
-    /// The input's values are those of the update; the tensor among the inputs is empty.
-    ///
-    /// # Panics
-    /// If the operation does not [take this input](Op::updates).
-    fn update(&self, _pass: Backward<'_>, input: usize, _update: Update<'_>) {
-        panic!("{} does not update its input {input}", self.name());
+    /// The input that the backward pass can update by its gradient, which then is never stored: see
+    /// [`Backward::update`].
+    fn updates(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether the backward pass can put the gradient of the first input into the place of that input,
+    /// asked for an update or not: see [`Backward::replaced`].
+    fn replaces_input(&self, _inputs: &[&Tensor], _updates: bool) -> bool {
+        false
+    }
+}
+
+/// What a backward pass reads of the output of its forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputRead {
+    /// Its values.
+    Values,
+    /// Where it is positive: the gradient counts there and nowhere else, as behind a relu.
+    Sign,
+    /// Nothing.
+    Nothing,
+}
+
+impl From<Activation> for OutputRead {
+    /// What the gradient of an activation reads of its output.
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::Relu => Self::Sign,
+            Activation::Linear => Self::Nothing,
+        }
     }
 }
 
@@ -129,8 +153,11 @@ pub struct Backward<'a> {
     pub mode: Mode,
     /// The inputs of the forward pass.
     pub inputs: &'a [&'a Tensor],
-    /// The output of the forward pass.
+    /// The output of the forward pass; empty if the gradient took its place, which only happens where
+    /// the operation does not [read its values](Op::reads_output).
     pub output: &'a Tensor,
+    /// The gradient of the output is zero already wherever the output was not positive.
+    pub rectified: bool,
     /// What the forward pass saved.
     pub saved: &'a mut Buffer,
     /// The gradient of the loss with respect to the output. Nobody reads it afterwards, so the
@@ -139,4 +166,17 @@ pub struct Backward<'a> {
     /// Per input: the gradient to write (never to add to; contents before are unspecified), or
     /// `None` where no gradient is needed.
     pub grad_inputs: &'a mut [Option<Tensor>],
+    /// A step over the [input that is updated](Op::updates). Its values are those of the update, to be
+    /// read as they were before it; the tensor among the inputs is empty.
+    pub update: Option<Update<'a>>,
+    /// The first input, if its gradient takes its place; the tensor among the inputs is empty.
+    pub replaced: Option<Replaced<'a>>,
+}
+
+/// An input whose gradient takes its place.
+pub struct Replaced<'a> {
+    /// The input's values, to be replaced.
+    pub input: &'a mut Tensor,
+    /// Whether the gradient is zero wherever the input was not positive.
+    pub rectified: bool,
 }

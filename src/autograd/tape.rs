@@ -5,9 +5,11 @@ use taskweave_kernels::buffer::Buffer;
 use taskweave_kernels::dispatch;
 use taskweave_kernels::update::Update;
 
-use super::op::{Backward, Forward, Mode, Op};
+use super::op::{Forward, Mode, Op};
 use super::pool::Pool;
 use crate::tensor::{Tensor, TensorError, TensorSpec};
+
+mod backward;
 
 /// A value on a [`Tape`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +25,8 @@ struct Node {
     needs_grad: bool,
     /// The first operation that takes the value: the last one that adds to its gradient.
     first_use: Option<usize>,
+    /// How many times operations take the value.
+    uses: usize,
 }
 
 /// Changes parameters by their gradients, each as soon as its gradient is complete.
@@ -76,6 +80,8 @@ pub struct Tape {
     pool: Pool,
     /// A mark per node, for the pass at hand.
     marks: Vec<bool>,
+    /// Whether the gradient of a value took its place and was zeroed where that was not positive.
+    rectified: Vec<bool>,
     /// The gradients that the operation at hand writes.
     grad_inputs: Vec<Option<Tensor>>,
 }
@@ -94,6 +100,7 @@ impl Default for Tape {
             grads: Vec::new(),
             pool: Pool::default(),
             marks: Vec::new(),
+            rectified: Vec::new(),
             grad_inputs: Vec::new(),
         }
     }
@@ -134,7 +141,9 @@ impl Tape {
         };
         let index = self.nodes.len();
         for input in inputs {
-            self.nodes[input.0].first_use.get_or_insert(index);
+            let node = &mut self.nodes[input.0];
+            node.first_use.get_or_insert(index);
+            node.uses += 1;
         }
         Ok(self.push(source, Tensor::zeros(spec), needs_grad))
     }
@@ -225,64 +234,6 @@ impl Tape {
         self.walk_back(losses, Some(learner))
     }
 
-    fn walk_back(
-        &mut self,
-        losses: &[(Var, f32)],
-        mut learner: Option<&mut dyn Learner>,
-    ) -> Result<(), TensorError> {
-        for &(loss, _) in losses {
-            self.values[loss.0].item()?;
-        }
-        // From here on marks are at what has a gradient.
-        self.clear_marks();
-        for &(loss, weight) in losses {
-            let spec = self.values[loss.0].spec();
-            let pool = &mut self.pool;
-            let seed = self.grads[loss.0].get_or_insert_with(|| pool.take(spec, 0));
-            seed.respec(spec);
-            let is_first = !std::mem::replace(&mut self.marks[loss.0], true);
-            let before = if is_first { 0.0 } else { seed.data()[0] };
-            seed.data_mut()[0] = before + weight;
-        }
-        for index in (0..self.nodes.len()).rev() {
-            if !self.marks[index] {
-                if let Some(grad) = self.grads[index].take() {
-                    self.pool.give(grad);
-                }
-                continue;
-            }
-            if self.nodes[index].needs_grad {
-                let learner = learner.as_mut().map(|learner| &mut **learner as _);
-                self.propagate(index, learner);
-            }
-            if let Some(learner) = &mut learner {
-                self.hand_over(index, *learner);
-                if matches!(self.nodes[index].source, Source::Op { .. }) {
-                    self.give_value(index);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands over the gradients that are complete once the walk back has been at `index`.
-    fn hand_over(&mut self, index: usize, learner: &mut dyn Learner) {
-        let (inputs, own) = match &self.nodes[index].source {
-            Source::Op { inputs, .. } => (&inputs[..], None),
-            // A parameter that is a loss itself.
-            Source::Leaf => (&[][..], Some(Var(index))),
-        };
-        for &var in inputs.iter().chain(&own) {
-            if !self.nodes[var.0].is_parameter_complete_at(index) {
-                continue;
-            }
-            if let Some(grad) = self.grads[var.0].take() {
-                learner.learn(var, &mut self.values[var.0], &grad);
-                self.pool.give(grad);
-            }
-        }
-    }
-
     /// Gives the memory of the computed values behind the targets, and of the gradients of the
     /// parameters there, to whatever is computed next. Those values are empty until the next
     /// [`forward`](Self::forward), those gradients `None`.
@@ -304,7 +255,7 @@ impl Tape {
     }
 
     fn give_value(&mut self, index: usize) {
-        let value = std::mem::replace(&mut self.values[index], Tensor::zeros_row_major([0]));
+        let value = self.take_value(Var(index));
         self.pool.give(value);
     }
 
@@ -320,11 +271,13 @@ impl Tape {
             source,
             needs_grad,
             first_use: None,
+            uses: 0,
         });
         self.largest.push(value.spec().storage_len());
         self.values.push(value);
         self.saved.push(Buffer::default());
         self.grads.push(None);
+        self.rectified.push(false);
         Var(self.nodes.len() - 1)
     }
 
@@ -375,107 +328,7 @@ impl Tape {
         })
     }
 
-    /// Carries the gradient of one computed value to its inputs.
-    fn propagate(&mut self, index: usize, mut learner: Option<&mut dyn Learner>) {
-        let Some(mut grad_output) = self.grads[index].take() else {
-            return;
-        };
-        let Source::Op { op, inputs } = &self.nodes[index].source else {
-            self.grads[index] = Some(grad_output);
-            return;
-        };
-        let mut grad_inputs = std::mem::take(&mut self.grad_inputs);
-        let mut updated = None;
-        for (position, var) in inputs.iter().enumerate() {
-            // An input that occurs twice in one operation gets its second gradient apart.
-            let shared = self.marks[var.0] || inputs[..position].contains(var);
-            let is_its_own = self.nodes[var.0].is_parameter_complete_at(index)
-                && !shared
-                && !inputs[position + 1..].contains(var);
-            if let Some(learner) = &mut learner
-                && is_its_own
-                && updated.is_none()
-                && op.updates(position)
-                && learner.step(*var, &mut self.values[var.0]).is_some()
-            {
-                updated = Some(position);
-                // One of an earlier pass must not be taken for this one's.
-                if let Some(stale) = self.grads[var.0].take() {
-                    self.pool.give(stale);
-                }
-                grad_inputs.push(None);
-                continue;
-            }
-            let own = if shared {
-                None
-            } else {
-                self.grads[var.0].take()
-            };
-            grad_inputs.push(self.nodes[var.0].needs_grad.then(|| {
-                let spec = self.values[var.0].spec();
-                let largest = self.largest[var.0];
-                let mut grad = own.unwrap_or_else(|| self.pool.take(spec, largest));
-                grad.respec(spec);
-                grad
-            }));
-        }
-        let input_values: Inputs<'_, Tensor> =
-            inputs.iter().map(|var| &self.values[var.0]).collect();
-        op.backward(Backward {
-            mode: self.mode,
-            inputs: &input_values,
-            output: &self.values[index],
-            saved: &mut self.saved[index],
-            grad_output: &mut grad_output,
-            grad_inputs: &mut grad_inputs,
-        });
-        drop(input_values);
-        for (var, grad) in inputs.iter().zip(grad_inputs.drain(..)) {
-            let Some(grad) = grad else { continue };
-            match &mut self.grads[var.0] {
-                Some(sum) if self.marks[var.0] => {
-                    for (sum, addend) in sum.data_mut().iter_mut().zip(grad.data()) {
-                        *sum += addend;
-                    }
-                    self.pool.give(grad);
-                }
-                slot => *slot = Some(grad),
-            }
-            self.marks[var.0] = true;
-        }
-        self.grad_inputs = grad_inputs;
-        if let (Some(position), Some(learner)) = (updated, learner) {
-            self.update_input(index, position, &mut grad_output, learner);
-        }
-        self.pool.give(grad_output);
-    }
-
-    /// Lets an operation update one of its inputs, after its backward pass.
-    fn update_input(
-        &mut self,
-        index: usize,
-        position: usize,
-        grad_output: &mut Tensor,
-        learner: &mut dyn Learner,
-    ) {
-        let Source::Op { op, inputs } = &self.nodes[index].source else {
-            return;
-        };
-        let var = inputs[position];
-        let empty = Tensor::zeros_row_major([0]);
-        let mut value = std::mem::replace(&mut self.values[var.0], empty);
-        if let Some(update) = learner.step(var, &mut value) {
-            let inputs: Inputs<'_, Tensor> = inputs.iter().map(|var| &self.values[var.0]).collect();
-            let pass = Backward {
-                mode: self.mode,
-                inputs: &inputs,
-                output: &self.values[index],
-                saved: &mut self.saved[index],
-                grad_output,
-                grad_inputs: &mut [],
-            };
-            op.update(pass, position, update);
-        }
-        self.values[var.0] = value;
+    fn take_value(&mut self, var: Var) -> Tensor {
+        std::mem::replace(&mut self.values[var.0], Tensor::zeros_row_major([0]))
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct RunArgs {
     /// Threads to compute on; the results are the same for any number [default: all]
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
-    /// Most epochs per net [default: the experiment's]
+    /// Most epochs per net, or per phase where its training has several [default: the experiment's]
     #[arg(long, value_name = "N", value_parser = epoch_count)]
     epochs: Option<usize>,
     /// How to train [default: default]

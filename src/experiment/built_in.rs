@@ -1,5 +1,7 @@
 //! The built-in experiments.
 
+use std::f64::consts::SQRT_2;
+
 use super::{
     Experiment, ExperimentError, ModelKind, OwnerSettings, Protocol, ReportSection, Source, Task,
     Training,
@@ -154,15 +156,6 @@ fn default_protocol() -> Protocol {
     }
 }
 
-/// A protocol whose shared nets begin at a scale that reaches the end of a convolutional net: the fifth
-/// of largest weights carries 0.65 of the variance that all of them have.
-fn at_full_scale(protocol: Protocol) -> Protocol {
-    Protocol {
-        multitask_weights: Initializer::HeNormal,
-        ..protocol
-    }
-}
-
 /// A protocol with another percentile, and gradients taken over another number of images.
 fn with_owners(protocol: Protocol, percentile: f64, selection_images: usize) -> Protocol {
     Protocol {
@@ -210,9 +203,9 @@ fn quickstart() -> Experiment {
 
 fn quickstart_conv() -> Experiment {
     let quickstart = quickstart();
-    // Nets as small as this need half of the positions for a task, at a scale that reaches the end.
-    let halves = |protocol: Protocol| Protocol {
-        multitask_weights: Initializer::HeNormalOfShare { share: 0.5 },
+    // Nets as small as this need half of the positions for a task, at a scale that makes up for it.
+    let with_halves = |protocol: Protocol| Protocol {
+        multitask_weights: Initializer::HeNormalTimes { gain: SQRT_2 },
         owners: OwnerSettings {
             percentile: 50.0,
             ..protocol.owners
@@ -223,7 +216,7 @@ fn quickstart_conv() -> Experiment {
         name: "quickstart-conv",
         summary: "quickstart with a small convolutional net: offline, in seconds, too",
         nets: vec![small_convnet(); 2],
-        default: halves(quickstart.default),
+        default: with_halves(quickstart.default),
         ..quickstart
     }
 }
@@ -248,7 +241,10 @@ fn digits_fashion_conv() -> Experiment {
         name: "digits-fashion-conv",
         summary: "MNIST and Fashion-MNIST with four convolutions and two dense layers of 256 units",
         nets: vec![NetSpec::convnet(1); 2],
-        default: at_full_scale(with_owners(default_protocol(), 80.0, 10_000)),
+        default: Protocol {
+            multitask_weights: Initializer::HeNormal,
+            ..default_protocol()
+        },
         reference: with_owners(reference_protocol(), 80.0, 10_000),
         ..digits_fashion_mlp()
     }
@@ -262,13 +258,14 @@ fn cifar_digits_fashion_conv() -> Experiment {
         },
         ..protocol
     };
-    // Of pixels up to 255 the reference's rate of 0.001 makes steps that are too long, but not where
-    // an output owns a tenth of its inputs.
-    let careful = |protocol: Protocol| Protocol {
+    // Of pixels up to 255, steps of the reference's rate are too long for the dedicated net, and logits
+    // of a shared net at full scale would begin in the hundreds: seven layers by a half undo that.
+    let for_large_pixels = |protocol: Protocol| Protocol {
         dedicated_optimizer: OptimizerSpec::Adam(AdamSettings {
             learning_rate: 3e-4,
             ..AdamSettings::default()
         }),
+        multitask_weights: Initializer::HeNormalTimes { gain: 0.5 },
         ..protocol
     };
     Experiment {
@@ -277,11 +274,7 @@ fn cifar_digits_fashion_conv() -> Experiment {
         tasks: &[CIFAR, DIGIT, FASHION],
         nets: [3, 1, 1].map(NetSpec::convnet).into(),
         pixel_divisor: 1.0,
-        default: at_full_scale(careful(in_phases(with_owners(
-            default_protocol(),
-            90.0,
-            10_000,
-        )))),
+        default: for_large_pixels(in_phases(default_protocol())),
         reference: in_phases(with_owners(reference_protocol(), 90.0, 10_000)),
         reports: CIFAR_REPORTS,
         ..digits_fashion_mlp()

@@ -20,11 +20,12 @@ pub enum Initializer {
     /// Normal with mean 0 and variance 2 / inputs (K. He et al., 2015), which keeps the scale of the
     /// activations through relu layers.
     HeNormal,
-    /// Like [`HeNormal`](Self::HeNormal) in a net where an output owns only a share of its inputs:
-    /// variance 2 / (inputs · share).
-    HeNormalOfShare {
-        /// The share of the inputs, above 0 and at most 1.
-        share: f64,
+    /// [`HeNormal`](Self::HeNormal) times a gain, by which the scale of the activations changes from
+    /// layer to layer. √(1 / share) makes up for a net where an output owns a share of its inputs.
+    /// Below 1 the logits begin at a smaller scale than the pixels have.
+    HeNormalTimes {
+        /// The factor of the standard deviation.
+        gain: f64,
     },
 }
 
@@ -49,9 +50,7 @@ impl Initializer {
                 }
                 Self::Normal { standard_deviation } => standard_deviation * stream.normal(),
                 Self::HeNormal => (2.0 / fan_in).sqrt() * stream.normal(),
-                Self::HeNormalOfShare { share } => {
-                    (2.0 / (fan_in * share)).sqrt() * stream.normal()
-                }
+                Self::HeNormalTimes { gain } => gain * (2.0 / fan_in).sqrt() * stream.normal(),
             } as f32;
         }
         tensor
@@ -101,7 +100,7 @@ mod tests {
                 0.05,
             ),
             (Initializer::HeNormal, 0.1),
-            (Initializer::HeNormalOfShare { share: 0.25 }, 0.2),
+            (Initializer::HeNormalTimes { gain: 2.0 }, 0.2),
         ] {
             let (kernel, _) = kernel_and_bias(initializer);
             let found = standard_deviation(&kernel);

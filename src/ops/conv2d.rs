@@ -5,10 +5,11 @@ use taskweave_kernels::dense::Affine;
 use taskweave_kernels::dense::bf16::{self, PointwiseShape};
 use taskweave_kernels::dispatch::active;
 use taskweave_kernels::elementwise;
+use taskweave_kernels::in_place::InPlace;
 use taskweave_kernels::window::{Padding, Window};
 
 use super::{Activation, Precision, operands, pooling};
-use crate::autograd::{Backward, Forward, Op};
+use crate::autograd::{Backward, Forward, Op, OutputRead, Replaced};
 use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 
 /// `y = activation(x ⋆ weights + bias)`, where ⋆ is cross-correlation, as in every deep-learning
@@ -175,15 +176,24 @@ impl Op for Conv2d {
     }
 
     fn backward(&self, pass: Backward<'_>) {
-        let shape = self.shape_of(pass.inputs);
+        let [x, weights] = [pass.inputs[0], pass.inputs[1]];
+        let spec = match &pass.replaced {
+            Some(replaced) => replaced.input.spec(),
+            None => x.spec(),
+        };
+        let shape = self.shape(spec, weights.spec());
+        let shape = shape.expect("output_spec accepted the operands");
         let recorded = Recorded {
-            x: pass.inputs[0].data(),
-            weights: pass.inputs[1].data(),
+            x: x.data(),
+            weights: weights.data(),
             y: pass.output.data(),
-            activation: self.activation,
+            activation: match pass.rectified {
+                true => Activation::Linear,
+                false => self.activation,
+            },
             max_pool: self.max_pool.map(|window| MaxPooled {
                 window,
-                argmax: &pass.saved.bytes()[..pass.output.data().len()],
+                argmax: &pass.saved.bytes()[..pass.grad_output.data().len()],
             }),
         };
         let mut grads = pass.grad_inputs.iter_mut();
@@ -194,19 +204,30 @@ impl Op for Conv2d {
             bias: next(),
         };
         if let Some(pointwise) = self.pointwise(&shape) {
-            if self.activation == Activation::Relu {
+            if recorded.activation == Activation::Relu {
                 elementwise::relu_backward(active(), recorded.y, pass.grad_output.data_mut());
             }
             let grad_output = pass.grad_output.data();
             return pointwise_backward(&shape, pointwise, recorded, grad_output, gradients);
         }
-        conv2d::backward(
-            active(),
-            &shape,
-            recorded,
-            pass.grad_output.data(),
-            gradients,
-        );
+        let (set, grad_output) = (active(), pass.grad_output.data());
+        match pass.replaced {
+            Some(Replaced { input, rectified }) => {
+                let x = input.data_mut();
+                let input = InPlace { x, rectified };
+                conv2d::backward_in_place(set, &shape, recorded, input, grad_output, gradients);
+            }
+            None => conv2d::backward(set, &shape, recorded, grad_output, gradients),
+        }
+    }
+
+    fn reads_output(&self) -> OutputRead {
+        self.activation.into()
+    }
+
+    fn replaces_input(&self, inputs: &[&Tensor], _: bool) -> bool {
+        let shape = self.shape_of(inputs);
+        self.pointwise(&shape).is_none()
     }
 }
 

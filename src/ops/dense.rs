@@ -3,10 +3,10 @@
 use taskweave_kernels::dense::{self, Affine, DenseShape, bf16};
 use taskweave_kernels::dispatch::active;
 use taskweave_kernels::elementwise;
-use taskweave_kernels::update::Update;
+use taskweave_kernels::in_place::InPlace;
 
 use super::{Precision, operands};
-use crate::autograd::{Backward, Forward, Op};
+use crate::autograd::{Backward, Forward, Op, OutputRead, Replaced};
 use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 
 pub use taskweave_kernels::dense::Activation;
@@ -92,11 +92,21 @@ impl Op for Dense {
             return;
         };
         let set = active();
-        let shape = shape_of(x, bias);
-        if self.activation == Activation::Relu {
+        if self.activation == Activation::Relu && !pass.rectified {
             elementwise::relu_backward(set, pass.output.data(), pass.grad_output.data_mut());
         }
         let grad = pass.grad_output.data();
+        if let Some(Replaced { input, rectified }) = pass.replaced {
+            let shape = shape_of(input, bias);
+            if let Some(grad_bias) = grad_bias {
+                dense::grad_bias(set, shape, grad, grad_bias.data_mut());
+            }
+            let update = pass.update.expect("replaces its input with an update only");
+            let x = input.data_mut();
+            dense::backward_in_place(set, shape, InPlace { x, rectified }, grad, update);
+            return;
+        }
+        let shape = shape_of(x, bias);
         if let Some(grad_weights) = grad_weights {
             let (x, target) = (x.data(), grad_weights.data_mut());
             match self.precision {
@@ -108,26 +118,37 @@ impl Op for Dense {
             dense::grad_bias(set, shape, grad, grad_bias.data_mut());
         }
         if let Some(grad_x) = grad_x {
-            let (weights, target) = (weights.data(), grad_x.data_mut());
+            let weights = match &pass.update {
+                Some(update) => &*update.weights,
+                None => weights.data(),
+            };
+            let target = grad_x.data_mut();
             match self.precision {
                 Precision::F32 => dense::grad_input(set, shape, grad, weights, target),
                 Precision::Bf16 => bf16::grad_input(set, shape.into(), grad, weights, target),
             }
         }
-    }
-
-    fn updates(&self, input: usize) -> bool {
-        input == 1
-    }
-
-    fn update(&self, pass: Backward<'_>, _: usize, update: Update<'_>) {
-        let [x, bias] = [pass.inputs[0], pass.inputs[2]];
-        let (set, shape) = (active(), shape_of(x, bias));
-        let (x, grad) = (x.data(), pass.grad_output.data());
-        match self.precision {
-            Precision::F32 => dense::update_weights(set, shape, x, grad, update),
-            Precision::Bf16 => bf16::update_weights(set, shape.into(), x, grad, update),
+        if let Some(update) = pass.update {
+            let x = x.data();
+            match self.precision {
+                Precision::F32 => dense::update_weights(set, shape, x, grad, update),
+                Precision::Bf16 => bf16::update_weights(set, shape.into(), x, grad, update),
+            }
         }
+    }
+
+    fn reads_output(&self) -> OutputRead {
+        self.activation.into()
+    }
+
+    fn updates(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn replaces_input(&self, inputs: &[&Tensor], updates: bool) -> bool {
+        updates
+            && self.precision == Precision::F32
+            && dense::suits_in_place(shape_of(inputs[0], inputs[2]))
     }
 }
 

@@ -5,11 +5,16 @@ mod nets;
 mod replay;
 mod trace;
 
+use std::env;
+use std::process::Command;
+
 use serde::Deserialize;
 use taskweave::multitask::MeanGradient;
 use taskweave::nn::NetSpec;
 use taskweave::optim::{AdamSettings, OptimizerSpec};
 use taskweave::train::{EarlyStopping, EarlyStoppingSettings, Model, owners_by_importance};
+
+use taskweave_kernels::{conv2d, dispatch};
 
 use replay::{Phase, Tasks, replay};
 use trace::{BATCH, Place, STEPS, Trace, fixture, tensors};
@@ -204,6 +209,26 @@ fn masked_three_phases_90() {
     };
     let phases = [phase([1.0, 0.0, 0.0]), phase([0.0, 1.0, 1.0])];
     replay_masked("masked_three_phases_90", &tasks, &phases);
+}
+
+/// Set and way to convolve are chosen once per process, so each pair of them runs in one of its own.
+#[test]
+fn every_trace_on_every_instruction_set_by_every_way_to_convolve() {
+    let itself = "every_trace_on_every_instruction_set_by_every_way_to_convolve";
+    for set in dispatch::all() {
+        for method in ["", "direct", "winograd"] {
+            let output = Command::new(env::current_exe().unwrap())
+                .args(["--skip", itself])
+                .env(dispatch::ENV, set.name())
+                .env(conv2d::ENV, method)
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            let on = format!("on {} by {method:?}:\n{text}", set.name());
+            assert!(output.status.success(), "{on}");
+            assert!(text.contains("12 passed"), "{on}");
+        }
+    }
 }
 
 #[derive(Deserialize)]

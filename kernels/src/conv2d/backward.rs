@@ -1,5 +1,8 @@
 //! The backward pass, block by block of sixteen images: first the gradient of the sums, which undoes
-//! pooling and activation, then what follows from it.
+//! pooling and activation, then what follows from it: that of the weights, and last that of the input,
+//! which may then replace the input.
+
+use std::slice;
 
 use rayon::prelude::*;
 
@@ -12,8 +15,9 @@ use super::{Conv2dShape, Epilogue, part_blocks};
 use crate::dense::Activation;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
+use crate::in_place::InPlace;
 use crate::isa::Isa;
-use crate::lanes::{LANES, blocks, check};
+use crate::lanes::{LANES, blocks, check, lanes_len};
 use crate::shared::Shared;
 use crate::window::Window;
 
@@ -24,7 +28,7 @@ pub struct Recorded<'a> {
     pub x: &'a [f32],
     /// Row-major `[kernel height, kernel width, inputs, outputs]`.
     pub weights: &'a [f32],
-    /// The output, in lanes, after the pooling if there is one.
+    /// The output, in lanes, after the pooling if there is one; may be empty if there is no activation.
     pub y: &'a [f32],
     /// What followed the sums.
     pub activation: Activation,
@@ -63,23 +67,42 @@ pub fn backward(
     grad_output: &[f32],
     gradients: Gradients<'_>,
 ) {
-    let blocks = blocks(shape.images);
-    let input_len = blocks * shape.input_features() * LANES;
+    let input_len = lanes_len(shape.images, shape.input_features());
     check("x", recorded.x.len(), input_len);
     check("weights", recorded.weights.len(), shape.weights());
-    check("y", recorded.y.len(), grad_output.len());
     let by = (shape, Method::of(shape));
-    backward_by::<F4>(set, by, recorded, grad_output, gradients);
+    backward_by::<F4>(set, by, recorded, grad_output, gradients, None);
 }
 
-/// [`backward`] by a method and a transform. `x` is empty where only the input gradient is wanted,
-/// the weights where it is not, `y` where neither activation nor pooling followed.
+/// [`backward`] where the gradient of the input takes its place: `recorded.x` is empty, and
+/// `gradients.input` is `None`. Each value is that of [`backward`], bit for bit, or zero if the input
+/// came out of a relu and was not positive.
+///
+/// # Panics
+/// If a slice has another length than the shape demands.
+pub fn backward_in_place(
+    set: InstructionSet,
+    shape: &Conv2dShape,
+    recorded: Recorded<'_>,
+    input: InPlace<'_>,
+    grad_output: &[f32],
+    gradients: Gradients<'_>,
+) {
+    check("x", recorded.x.len(), 0);
+    assert!(gradients.input.is_none(), "two places for one gradient");
+    let by = (shape, Method::of(shape));
+    backward_by::<F4>(set, by, recorded, grad_output, gradients, Some(input));
+}
+
+/// [`backward`], or [`backward_in_place`] if there is such an input, by a method and a transform. `x`
+/// is empty where only the input gradient is wanted, the weights where it is not.
 pub(super) fn backward_by<T: Transform>(
     set: InstructionSet,
     by: (&Conv2dShape, Method),
     recorded: Recorded<'_>,
     grad_output: &[f32],
     gradients: Gradients<'_>,
+    in_place: Option<InPlace<'_>>,
 ) {
     let (shape, method) = by;
     let Gradients {
@@ -97,11 +120,17 @@ pub(super) fn backward_by<T: Transform>(
     };
     let blocks = blocks(shape.images);
     check("grad_output", grad_output.len(), blocks * output_len);
-    if input.is_some() {
+    let wants_input = input.is_some() || in_place.is_some();
+    if wants_input {
         check("weights", recorded.weights.len(), shape.weights());
     }
-    if weights.is_some() {
+    if let Some(InPlace { x, .. }) = &in_place {
+        check("x", x.len(), blocks * input_len);
+    } else if weights.is_some() {
         check("x", recorded.x.len(), blocks * input_len);
+    }
+    if recorded.activation == Activation::Relu {
+        check("y", recorded.y.len(), grad_output.len());
     }
     if let Some(max_pool) = recorded.max_pool {
         check("argmax", max_pool.argmax.len(), grad_output.len());
@@ -119,9 +148,25 @@ pub(super) fn backward_by<T: Transform>(
     // The same parts whichever gradients are wanted.
     let sums_len = WeightGradient::<T>::new(shape, method).sums_len();
     let part_blocks = part_blocks(blocks, sums_len);
+    let input = match (in_place, input) {
+        (Some(InPlace { x, rectified }), _) => {
+            let place = Shared::new(x.as_mut_ptr());
+            Input {
+                x: place,
+                grad: place,
+                rectified,
+            }
+        }
+        (None, grad) => Input {
+            x: Shared::new(recorded.x.as_ptr().cast_mut()),
+            grad: Shared::new(grad.map_or(std::ptr::null_mut(), <[f32]>::as_mut_ptr)),
+            rectified: false,
+        },
+    };
     let work = Work {
         shape,
         recorded,
+        input,
         pooling,
         weight_gradient: weights
             .is_some()
@@ -130,21 +175,33 @@ pub(super) fn backward_by<T: Transform>(
         lens: [input_len, output_len],
         blocks: [blocks, part_blocks],
     };
-    match input {
-        Some(gradient) => {
-            let direction = Direction::Gradient;
-            with_correlation::<T, _>(set, by, direction, recorded.weights, |correlation| {
-                work.run(set, Some((correlation, gradient)), weights, bias);
-            });
-        }
-        None => work.run(set, None, weights, bias),
+    if wants_input {
+        let direction = Direction::Gradient;
+        with_correlation::<T, _>(set, by, direction, recorded.weights, |correlation| {
+            work.run(set, Some(correlation), weights, bias);
+        });
+    } else {
+        work.run(set, None, weights, bias);
     }
+}
+
+/// Where the input lies, and where its gradient goes: perhaps the same place.
+#[derive(Clone, Copy)]
+struct Input {
+    /// Only read.
+    x: Shared,
+    /// Null if it is not wanted.
+    grad: Shared,
+    /// See [`InPlace`].
+    rectified: bool,
 }
 
 /// A backward pass over a batch.
 struct Work<'a, T> {
     shape: &'a Conv2dShape,
+    /// But for `x`: see `input`.
     recorded: Recorded<'a>,
+    input: Input,
     pooling: Option<Pooling>,
     /// If it is wanted.
     weight_gradient: Option<WeightGradient<'a, T>>,
@@ -159,7 +216,7 @@ impl<T: Transform> Work<'_, T> {
     fn run(
         &self,
         set: InstructionSet,
-        input: Option<(&Correlation<'_, T>, &mut [f32])>,
+        correlation: Option<&Correlation<'_, T>>,
         grad_weights: Option<&mut [f32]>,
         grad_bias: Option<&mut [f32]>,
     ) {
@@ -171,8 +228,6 @@ impl<T: Transform> Work<'_, T> {
             ..
         } = self;
         let ([input_len, output_len], [blocks, part_blocks]) = (self.lens, self.blocks);
-        let (correlation, grad_input) = input.unzip();
-        let grad_input = Shared::new(grad_input.map_or(std::ptr::null_mut(), <[f32]>::as_mut_ptr));
         let input_scratch = correlation.map_or(0, Correlation::scratch_len);
         let weight_scratch = weight_gradient
             .as_ref()
@@ -202,7 +257,7 @@ impl<T: Transform> Work<'_, T> {
                             correlation,
                             weight_gradient: weight_gradient.as_ref(),
                             scratch,
-                            x: part_of(recorded.x, block, input_len),
+                            x: self.input.x.start().wrapping_add(block * input_len),
                             y: part_of(recorded.y, block, output_len),
                             relu: recorded.activation == Activation::Relu,
                             pooling: pooling.as_ref(),
@@ -212,7 +267,8 @@ impl<T: Transform> Work<'_, T> {
                             },
                             grad_output: part_of(self.grad_output, block, output_len),
                             grad,
-                            grad_input: grad_input.start().wrapping_add(block * input_len),
+                            grad_input: self.input.grad.start().wrapping_add(block * input_len),
+                            rectified: self.input.rectified,
                             is_first: block == first,
                             sum_weights: &mut *sum_weights,
                             sum_bias: &mut *sum_bias,
@@ -259,7 +315,8 @@ struct BackwardBlock<'a, T> {
     weight_gradient: Option<&'a WeightGradient<'a, T>>,
     /// What both of them work in.
     scratch: &'a mut [f32],
-    x: &'a [f32],
+    /// The block of the input: nobody writes there before its gradient is.
+    x: *const f32,
     y: &'a [f32],
     relu: bool,
     pooling: Option<&'a Pooling>,
@@ -269,6 +326,7 @@ struct BackwardBlock<'a, T> {
     grad: &'a mut [f32],
     /// The block of the input gradient.
     grad_input: *mut f32,
+    rectified: bool,
     /// Whether the sums of weights hold nothing yet.
     is_first: bool,
     sum_weights: &'a mut [f32],
@@ -301,18 +359,25 @@ impl<T: Transform> Kernel for BackwardBlock<'_, T> {
                 &*self.grad
             }
         };
+        if let Some(method) = self.weight_gradient {
+            let scratch = &mut self.scratch[..method.scratch_len()];
+            // SAFETY: `backward_by` held the input to its length where the gradient of the weights is
+            // wanted; the block belongs to this task, which writes there only below.
+            let x = unsafe { slice::from_raw_parts(self.x, self.shape.input_features() * LANES) };
+            method.add_block(isa, [x, grad], self.is_first, self.sum_weights, scratch);
+        }
         if let Some(correlation) = self.correlation {
             let bands = correlation.result_size()[0].div_ceil(correlation.band());
             let target = PlaneTarget::whole(correlation.result_size(), self.grad_input);
             let len = correlation.scratch_len();
             let scratch = &mut self.scratch[..len];
-            // SAFETY: every block of the input gradient belongs to one task.
-            unsafe { correlation.rows(isa, grad, 0..bands, Epilogue::NONE, target, scratch) };
-        }
-        if let Some(method) = self.weight_gradient {
-            let scratch = &mut self.scratch[..method.scratch_len()];
-            let values = [self.x, grad];
-            method.add_block(isa, values, self.is_first, self.sum_weights, scratch);
+            let epilogue = Epilogue {
+                rectified: self.rectified,
+                ..Epilogue::NONE
+            };
+            // SAFETY: every block of the input gradient belongs to one task; what is rectified holds
+            // the input.
+            unsafe { correlation.rows(isa, grad, 0..bands, epilogue, target, scratch) };
         }
         let planes = grad.chunks_exact((grad.len() / self.shape.outputs.max(1)).max(1));
         for (sum, plane) in self.sum_bias.iter_mut().zip(planes) {

@@ -164,7 +164,8 @@ impl<T: Transform> Correlation<'_, T> {
     /// If the source or the scratch has another length than it should.
     ///
     /// # Safety
-    /// The target is valid for writing those of these rows that the result has, in every channel.
+    /// The target is valid for writing those of these rows that the result has, in every channel, and
+    /// for reading them if they are rectified.
     #[inline(always)]
     pub(super) unsafe fn rows<I: Isa>(
         &self,

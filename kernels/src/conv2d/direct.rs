@@ -155,7 +155,8 @@ pub(super) struct RowTarget {
 /// `source` is one block, of [`Plan::source_len`] floats.
 ///
 /// # Safety
-/// The target is valid for writing one row of every channel of the result.
+/// The target is valid for writing one row of every channel of the result, and for reading it if it is
+/// rectified.
 #[inline(always)]
 pub(super) unsafe fn row<I: Isa>(
     isa: I,
@@ -256,6 +257,7 @@ impl TileKernel for RowKernel<'_> {
                             None => &[],
                         },
                         relu: self.epilogue.relu,
+                        rectified: self.epilogue.rectified,
                     };
                     // SAFETY: taps lie on the source, whose length `row` has checked, and packed
                     // weights are whole panels; the caller of `row` vouches for the target.
@@ -283,12 +285,14 @@ struct Place<'a> {
     /// From the first channel of the tile on; empty for zeros.
     bias: &'a [f32],
     relu: bool,
+    rectified: bool,
 }
 
 /// Computes and writes one tile.
 ///
 /// # Safety
-/// Every source vector and every weight of the steps is valid for reading, every result for writing.
+/// Every source vector and every weight of the steps is valid for reading, every result for writing,
+/// and for reading if it is rectified.
 #[inline(always)]
 unsafe fn tile_of<I: Isa, const ROWS: usize, const VECTORS: usize>(
     isa: I,
@@ -331,7 +335,12 @@ unsafe fn tile_of<I: Isa, const ROWS: usize, const VECTORS: usize>(
                 .start
                 .wrapping_add(r * place.channel_stride + v * place.pixel_stride);
             // SAFETY: the caller vouches for the results.
-            unsafe { isa.store_ptr(at, value) };
+            unsafe {
+                if place.rectified {
+                    value = isa.select_gt_zero(isa.load_ptr(at), value);
+                }
+                isa.store_ptr(at, value);
+            }
         }
     }
 }

@@ -105,7 +105,7 @@ pub fn grad_input<T: Transform>(
     let recorded = sums(&[], weights);
     check_window(shape);
     let by = (shape, Method::Winograd);
-    backward_by::<T>(set, by, recorded, grad_output, gradients);
+    backward_by::<T>(set, by, recorded, grad_output, gradients, None);
 }
 
 /// A forward pass that neither activation nor pooling followed.
@@ -138,5 +138,5 @@ pub fn grad_weights<T: Transform>(
     };
     check_window(shape);
     let by = (shape, Method::Winograd);
-    backward_by::<T>(set, by, sums(x, &[]), grad_output, gradients);
+    backward_by::<T>(set, by, sums(x, &[]), grad_output, gradients, None);
 }

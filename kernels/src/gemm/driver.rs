@@ -142,18 +142,8 @@ pub(crate) unsafe fn multiply<E: Epilogue>(
     let strips = vectors.div_ceil(tile_vectors);
     let across = panels.div_ceil(task_panels);
     let tasks = across * strips.div_ceil(task_strips);
-    let scratch_len = {
-        let a = match product.a {
-            Broadcast::Matrix(_) => task_panels.min(panels) * tile_rows,
-            Broadcast::Packed(_) => 0,
-            Broadcast::Rows(_) | Broadcast::Lanes(_) => tile_rows,
-        };
-        let b = match product.b {
-            Vectors::Matrix(_) => task_strips * tile_vectors * LANES,
-            _ => 0,
-        };
-        (a + b) * block_depth(depth)
-    };
+    let packed_rows = task_panels.min(panels) * tile_rows;
+    let scratch_len = product.scratch_len(tile_rows, packed_rows, task_strips * tile_vectors);
     let c = Shared::new(c.as_mut_ptr());
     let run = |task: usize| {
         let (panel, strip) = (task % across * task_panels, task / across * task_strips);
@@ -169,6 +159,44 @@ pub(crate) unsafe fn multiply<E: Epilogue>(
         });
     };
     for_each_task(tasks, rows * vectors * LANES * depth, run);
+}
+
+/// Computes a product as a part of a task, from `c` on.
+///
+/// # Panics
+/// If an operand or what the epilogue reads is shorter than the product demands.
+///
+/// # Safety
+/// No two elements of the result share a place; every place is valid for reading and writing, and
+/// nobody else uses it.
+pub(crate) unsafe fn multiply_here<E: Epilogue>(
+    set: InstructionSet,
+    product: &Product<'_, E>,
+    c: *mut f32,
+) {
+    let &Product {
+        rows,
+        vectors,
+        depth,
+        ..
+    } = product;
+    if rows == 0 || vectors == 0 {
+        return;
+    }
+    let (tile_rows, tile_vectors) = tile_size(set);
+    product.check(tile_rows, tile_vectors, product.reach());
+    let (panels, strips) = (rows.div_ceil(tile_rows), vectors.div_ceil(tile_vectors));
+    let scratch_len = product.scratch_len(tile_rows, panels * tile_rows, strips * tile_vectors);
+    with_scratch(scratch_len, |scratch| {
+        set.run(Task {
+            product,
+            c: Shared::new(c),
+            panels: 0..panels,
+            strips: 0..strips,
+            steps: 0..depth,
+            scratch,
+        });
+    });
 }
 
 /// Runs tasks that have so many multiply-adds together, on other threads if that is worth it.
@@ -192,6 +220,27 @@ pub(crate) fn is_small(work: usize) -> bool {
 }
 
 impl<E: Epilogue> Product<'_, E> {
+    /// Floats of memory for a task of so many rows, in whole panels, and vectors, in whole strips.
+    fn scratch_len(&self, tile_rows: usize, rows: usize, vectors: usize) -> usize {
+        let a = match self.a {
+            Broadcast::Matrix(_) => rows,
+            Broadcast::Packed(_) => 0,
+            Broadcast::Rows(_) | Broadcast::Lanes(_) => tile_rows,
+        };
+        let b = match self.b {
+            Vectors::Matrix(_) => vectors * LANES,
+            _ => 0,
+        };
+        (a + b) * block_depth(self.depth)
+    }
+
+    /// Floats from the first element of the result to behind its last.
+    fn reach(&self) -> usize {
+        (self.rows - 1) * self.row_stride
+            + (self.vectors - 1) * self.vector_stride
+            + self.last_lanes
+    }
+
     /// Holds every slice to the sizes.
     pub(super) fn check(&self, tile_rows: usize, tile_vectors: usize, c_len: usize) {
         let &Self {
@@ -219,9 +268,8 @@ impl<E: Epilogue> Product<'_, E> {
         }
         assert!(depth <= DEPTH || !E::NEEDS_WHOLE_SUMS);
         self.epilogue.check(rows, c_len);
-        let last = (rows - 1) * self.row_stride + (vectors - 1) * self.vector_stride;
         assert!((1..=LANES).contains(&self.last_lanes));
-        assert!(last + self.last_lanes <= c_len);
+        assert!(self.reach() <= c_len);
         assert!(vectors == 1 || self.last_lanes == LANES || self.vector_stride >= LANES);
     }
 }

@@ -7,7 +7,7 @@ use super::scratch::with_scratch;
 use super::tile::{Finish, Store, Tile};
 use crate::dispatch::InstructionSet;
 use crate::isa::Isa;
-use crate::lanes::{LANES, check};
+use crate::lanes::LANES;
 use crate::update::{Few, Place, Rule, Update, WithRule, step_few, step_sixteen};
 
 /// The end of a product.
@@ -78,7 +78,7 @@ impl Epilogue for Stored<'_> {
 
 /// The result are weights, and the sum is their gradient: one step of an optimiser.
 #[derive(Clone, Copy)]
-struct Updated<R> {
+pub(crate) struct Updated<R> {
     rule: R,
     len: usize,
     weights: *const f32,
@@ -99,17 +99,11 @@ impl<R: Rule> Updated<R> {
     ///
     /// # Panics
     /// If the slices of the update differ in length.
-    fn new(rule: R, update: &mut Update<'_>) -> Self {
-        let len = update.weights.len();
-        if let Some(owned) = update.owned {
-            check("owned", owned.len(), len);
-        }
-        for state in [&update.first, &update.second].into_iter().take(R::STATES) {
-            check("optimiser state", state.len(), len);
-        }
+    pub(crate) fn new(rule: R, update: &mut Update<'_>) -> Self {
+        update.check::<R>();
         Self {
             rule,
-            len,
+            len: update.weights.len(),
             weights: update.weights.as_ptr(),
             first: (R::STATES > 0).then_some(update.first.as_mut_ptr()),
             second: (R::STATES > 1).then_some(update.second.as_mut_ptr()),

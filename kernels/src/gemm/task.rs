@@ -91,7 +91,7 @@ impl<E: Epilogue> Task<'_, E> {
     fn panel_stays(&self) -> bool {
         matches!(
             (self.product.a, self.product.b),
-            (Broadcast::Lanes(_) | Broadcast::Rows(_), Vectors::Matrix(_))
+            (Broadcast::Lanes(_), _) | (Broadcast::Rows(_), Vectors::Matrix(_))
         )
     }
 

@@ -11,8 +11,14 @@ use taskweave_kernels::window::{Padding, Window};
 use super::operands::{lanes_of_noise, noise};
 use super::{Bench, Failure, Load};
 
-/// Channels in, channels out, height and width.
-const LAYERS: [[usize; 3]; 4] = [[1, 32, 28], [32, 32, 28], [32, 64, 27], [64, 64, 27]];
+/// Channels in, channels out, height and width: the first layer over grey and over colour, the others.
+const LAYERS: [[usize; 3]; 5] = [
+    [1, 32, 28],
+    [3, 32, 28],
+    [32, 32, 28],
+    [32, 64, 27],
+    [64, 64, 27],
+];
 
 /// Every layer forward and its two gradients, with relu.
 pub(super) fn layers<W: Write>(bench: &mut Bench<'_, W>) -> Result<(), Failure> {

@@ -18,6 +18,8 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         (1, [1, 1], [3, 3], [3, 3], [1, 1], Padding::Same),
         (17, [2, 3], [4, 3], [2, 3], [1, 2], Padding::Same),
         (3, [3, 9], [5, 4], [3, 3], [2, 1], Padding::Valid),
+        // Channels for Winograd's transforms.
+        (1, [16, 16], [3, 3], [3, 3], [1, 1], Padding::Same),
     ] {
         for (activation, biased, max_pool) in [
             (ops::Activation::Linear, true, None),

@@ -194,7 +194,7 @@ pub(crate) struct Band<'a, T> {
 ///
 /// # Safety
 /// The target is valid for writing the rows of the result that the rows of tiles hold, in every
-/// channel.
+/// channel, and for reading them if they are rectified.
 #[inline(always)]
 pub(crate) unsafe fn correlate<I: Isa, T: Transform>(isa: I, band: Band<'_, T>) {
     let plan = band.plan;
@@ -288,6 +288,7 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                     let last = Last {
                         bias: band.epilogue.bias.map_or(0.0, |bias| bias[channel]),
                         relu: band.epilogue.relu,
+                        rectified: band.epilogue.rectified,
                     };
                     let plane = band
                         .target

@@ -279,13 +279,16 @@ impl<const TILES: usize> Ahead<TILES> {
 pub(super) struct Last {
     pub(super) bias: f32,
     pub(super) relu: bool,
+    /// See [`Epilogue`](crate::conv2d::Epilogue).
+    pub(super) rectified: bool,
 }
 
 /// Transforms the products of one channel of one tile back and writes what lies on the plane.
 ///
 /// # Safety
-/// `products[(i · points + j) · stride]` is valid for reading, and `target` for writing where `place`
-/// lies on its plane, whose rows are `row_stride` floats apart.
+/// `products[(i · points + j) · stride]` is valid for reading, and `target` for writing, and for reading
+/// if the outputs are rectified, where `place` lies on its plane, whose rows are `row_stride` floats
+/// apart.
 #[inline(always)]
 pub(super) unsafe fn write_outputs<I: Isa, T: Transform>(
     isa: I,
@@ -313,10 +316,15 @@ pub(super) unsafe fn write_outputs<I: Isa, T: Transform>(
     line!(i => if i < T::OUTPUTS && place.rows.contains(&i) {
         let row = T::output(isa, line!(j => half[j][i]));
         line!(j => if j < T::OUTPUTS && place.columns.contains(&j) {
-            let value = isa.max(floor, isa.add(row[j], bias));
+            let mut value = isa.max(floor, isa.add(row[j], bias));
             let to = target.wrapping_add(i * row_stride + j * LANES);
             // SAFETY: this row and column lie on the plane.
-            unsafe { isa.store_ptr(to, value) };
+            unsafe {
+                if last.rectified {
+                    value = isa.select_gt_zero(isa.load_ptr(to), value);
+                }
+                isa.store_ptr(to, value);
+            }
         });
     });
 }
