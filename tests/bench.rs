@@ -113,10 +113,10 @@ fn convolutions_are_measured() {
     let lines = json_lines(&["conv2d"]);
     assert_measured(&lines);
     let names = strings(&lines, "name");
-    assert_eq!(names.len(), 12);
+    assert_eq!(names.len(), 15);
     assert_eq!(names[0], "conv 1->32 28x28, forward");
-    assert_eq!(names[11], "conv 64->64 27x27, grad weights");
-    assert_arithmetic(&lines[11], 9 * 64 * 64 * 27 * 27);
+    assert_eq!(names[14], "conv 64->64 27x27, grad weights");
+    assert_arithmetic(&lines[14], 9 * 64 * 64 * 27 * 27);
 }
 
 #[test]

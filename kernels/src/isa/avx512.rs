@@ -53,6 +53,8 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
 
     const NAME: &'static str = "avx512";
 
+    const WINOGRAD_TILES: usize = 6;
+
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
         // SAFETY: the token proves AVX-512.

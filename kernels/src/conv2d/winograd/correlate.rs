@@ -16,12 +16,11 @@ use crate::gemm::tile::{self, Store, Tile, TileKernel, micro_kernel};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
-/// Tiles of a group at most: with 64 source channels their 36 points are 884 KB, which a
-/// second-level cache of 1 MB holds.
+/// Tiles of a group at most, on any set: see [`Isa::WINOGRAD_TILES`].
 const GROUP: usize = 6;
 
-/// Channels of the result between two transforms, about: their products, 221 KB in a group of six
-/// tiles, are transformed back soon after they are written.
+/// Channels of the result between two transforms, about: their products, 37 KB for each tile, are
+/// transformed back soon after they are written.
 const PASS: usize = 16;
 
 /// Floats between the squares of one point and the next beyond what they hold: one vector, so that
@@ -47,10 +46,10 @@ pub(crate) struct Plan<T> {
     transform: PhantomData<T>,
 }
 
-/// Rows and vectors of the register tile of a set.
-struct TileSize;
+/// Rows of the register tile of a set, and tiles of a group.
+struct Sizes;
 
-impl Kernel for TileSize {
+impl Kernel for Sizes {
     type Output = (usize, usize);
 
     #[inline(always)]
@@ -59,13 +58,13 @@ impl Kernel for TileSize {
     }
 }
 
-impl TileKernel for TileSize {
+impl TileKernel for Sizes {
     type Output = (usize, usize);
 
     #[inline(always)]
     fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, _: I) -> (usize, usize) {
-        const { assert!(ROWS <= LANES && VECTORS <= 3) };
-        (ROWS, VECTORS)
+        const { assert!(ROWS <= LANES && VECTORS <= 3 && I::WINOGRAD_TILES <= GROUP) };
+        (ROWS, I::WINOGRAD_TILES)
     }
 }
 
@@ -88,7 +87,7 @@ impl<T: Transform> Plan<T> {
             ),
         };
         let [sources, results] = channels;
-        let (panel_rows, _) = set.run(TileSize);
+        let (panel_rows, group) = set.run(Sizes);
         Self {
             direction,
             sources,
@@ -104,7 +103,7 @@ impl<T: Transform> Plan<T> {
                 before: [0; 2],
             },
             tiles: [result_rows, result_columns].map(|len| len.div_ceil(T::OUTPUTS)),
-            group: GROUP,
+            group,
             pass: PASS.div_ceil(panel_rows),
             panel_rows,
             transform: PhantomData,

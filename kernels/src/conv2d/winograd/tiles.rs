@@ -184,6 +184,8 @@ unsafe fn transform<I: Isa, L: ToPoints, const WHOLE: bool>(
             let to = target.wrapping_add((i * L::POINTS + j) * stride);
             // SAFETY: the caller vouches for the target.
             unsafe { isa.store_ptr(to, row[j]) };
+            // The next square goes there, and stores wait for their lines one after the other.
+            isa.prefetch(to.wrapping_add(LANES));
         });
     });
 }
