@@ -66,6 +66,7 @@ fn assert_measured(lines: &[Value]) {
             "fma_peak_gflops",
             "share_of_peak",
             "gigabytes_per_second",
+            "page_faults",
             "isa",
             "threads",
             "batch",

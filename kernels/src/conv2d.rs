@@ -50,7 +50,7 @@ mod taps;
 mod weight_gradient;
 pub mod winograd;
 
-pub use backward::{Gradients, MaxPooled, Recorded, backward, backward_in_place};
+pub use backward::{Gradients, MaxPooled, Recorded, backward, backward_in_place, grad_bias};
 
 pub use correlation::{ENV, Method, UnknownMethod, method_from_env};
 

@@ -234,6 +234,10 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// whose weights are broadcast, by neighbouring pixels.
     fn conv2d_tile<K: TileKernel>(self, kernel: K) -> K::Output;
 
+    /// Calls `kernel` with the tile of a sparse kernel that suits this set's registers: positions whose
+    /// products are summed together, and pixels that share a broadcast weight.
+    fn sparse_tile<K: TileKernel>(self, kernel: K) -> K::Output;
+
     /// Calls `kernel` with a tile of products of vectors with vectors that suits this set's registers.
     fn outer_product_tile<K: TileKernel>(self, kernel: K) -> K::Output;
 }

@@ -23,5 +23,6 @@ pub mod peak;
 pub mod pool;
 mod shared;
 pub mod softmax;
+pub mod sparse;
 pub mod update;
 pub mod window;

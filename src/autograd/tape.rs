@@ -148,6 +148,19 @@ impl Tape {
         Ok(self.push(source, Tensor::zeros(spec), needs_grad))
     }
 
+    /// Puts another operation in the place of the one behind a value. From the next
+    /// [`forward`](Self::forward) on, which holds it to its inputs, it computes the value from the same
+    /// inputs.
+    ///
+    /// # Panics
+    /// If no operation is behind the value.
+    pub fn replace(&mut self, var: Var, op: impl Op + 'static) {
+        let Source::Op { op: before, .. } = &mut self.nodes[var.0].source else {
+            panic!("a leaf has no operation that another could replace");
+        };
+        *before = Box::new(op);
+    }
+
     /// Records an operation and computes its value.
     ///
     /// # Errors

@@ -218,7 +218,10 @@ fn stored_tensors(model: &Model) -> Vec<StoredTensor<'_>> {
                     owned,
                 ));
             }
-            let values = in_keras_order(spec, value.data());
+            let values = match value {
+                Cow::Borrowed(values) => in_keras_order(spec, values),
+                Cow::Owned(values) => in_keras_order(spec, &values).into_owned().into(),
+            };
             tensors.push(StoredTensor::floats(name, &spec.shape, values));
         }
         for (spec, value) in task.spec().states().iter().zip(model.states(index)) {

@@ -26,8 +26,30 @@ pub struct Network {
     pub parameters: Vec<Var>,
     /// The moving averages in the order of [`NetSpec::states`].
     pub states: Vec<Var>,
+    /// The operations that take a kernel, from input to output.
+    pub weighted: Vec<Weighted>,
     normalized: Vec<Normalized>,
     classes: usize,
+}
+
+/// An operation that takes a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Weighted {
+    /// What it gives.
+    pub output: Var,
+    /// The place of its kernel among the parameters.
+    pub kernel: usize,
+    /// What it does.
+    pub op: WeightedOp,
+}
+
+/// A kind of operation that takes a kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum WeightedOp {
+    /// A dense layer.
+    Dense(ops::Dense),
+    /// A convolution, pooled where that happens in the same operation.
+    Conv2d(ops::Conv2d),
 }
 
 /// A batch normalisation on the tape.
@@ -92,10 +114,12 @@ impl Network {
             tape,
             net,
             recording,
+            parameter_count: parameters.len(),
             parameters: &parameters,
             states: &states,
             signal: images,
             hidden: Vec::new(),
+            weighted: Vec::new(),
             normalized: Vec::new(),
         };
         for layer in 0..net.layers.len() {
@@ -104,6 +128,7 @@ impl Network {
         let Recorder {
             signal: logits,
             hidden,
+            weighted,
             normalized,
             ..
         } = recorder;
@@ -117,6 +142,7 @@ impl Network {
             classes: tape.value(logits).spec().features(),
             parameters,
             states,
+            weighted,
             normalized,
         })
     }
@@ -181,6 +207,8 @@ struct Recorder<'a> {
     tape: &'a mut Tape,
     net: &'a NetSpec,
     recording: Recording,
+    /// How many parameters there are.
+    parameter_count: usize,
     /// The parameters of the layers to come.
     parameters: &'a [Var],
     /// The moving averages of the layers to come.
@@ -188,6 +216,7 @@ struct Recorder<'a> {
     /// What the last layer gives.
     signal: Var,
     hidden: Vec<Var>,
+    weighted: Vec<Weighted>,
     normalized: Vec<Normalized>,
 }
 
@@ -216,10 +245,11 @@ impl Recorder<'_> {
                 let apart =
                     conv2d.precision == Precision::Bf16 && conv2d.is_pointwise(window.kernel);
                 if let (true, Some(window)) = (apart, max_pool) {
-                    self.apply(conv2d, parameters)?;
+                    self.apply_weighted(WeightedOp::Conv2d(conv2d), parameters)?;
                     self.apply(ops::MaxPool { window }, 0)?;
                 } else {
-                    self.apply(ops::Conv2d { max_pool, ..conv2d }, parameters)?;
+                    let pooled = ops::Conv2d { max_pool, ..conv2d };
+                    self.apply_weighted(WeightedOp::Conv2d(pooled), parameters)?;
                 }
                 self.note_hidden(relu);
             }
@@ -256,10 +286,25 @@ impl Recorder<'_> {
                     activation: activation(relu),
                     precision: self.recording.precision,
                 };
-                self.apply(dense, 2)?;
+                self.apply_weighted(WeightedOp::Dense(dense), 2)?;
                 self.note_hidden(relu);
             }
         }
+        Ok(())
+    }
+
+    /// Records an operation on the signal and the next so many parameters, a kernel first.
+    fn apply_weighted(&mut self, op: WeightedOp, parameters: usize) -> Result<(), TensorError> {
+        let kernel = self.parameter_count - self.parameters.len();
+        match op {
+            WeightedOp::Dense(op) => self.apply(op, parameters)?,
+            WeightedOp::Conv2d(op) => self.apply(op, parameters)?,
+        }
+        self.weighted.push(Weighted {
+            output: self.signal,
+            kernel,
+            op,
+        });
         Ok(())
     }
 

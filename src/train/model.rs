@@ -1,9 +1,15 @@
 //! One net, or one net per task, on a tape, with who owns which weight.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 use taskweave_kernels::dispatch;
 use taskweave_kernels::lanes::{self, PixelGather, PixelScale};
-use taskweave_kernels::update::Update;
+use taskweave_kernels::update::{self, Update};
+
+mod compact;
+
+use compact::Compact;
 
 use super::{TaskImages, TrainError};
 use crate::autograd::{Learner, Mode, Tape, Var};
@@ -20,6 +26,8 @@ pub struct TaskNet {
     spec: NetSpec,
     network: Network,
     owned: Option<Vec<Owned>>,
+    /// Per parameter, what the tape holds of it: see [`compact`].
+    compact: Vec<Option<Compact>>,
     /// How pixels become inputs, one for every channel or one for all.
     scales: Vec<PixelScale>,
 }
@@ -38,6 +46,19 @@ impl TaskNet {
     /// The positions the task owns, per parameter; `None` when it owns all.
     pub fn owned(&self) -> Option<&[Owned]> {
         self.owned.as_deref()
+    }
+
+    /// How the tape holds a parameter, if not whole.
+    fn compact(&self, parameter: usize) -> Option<&Compact> {
+        self.compact.get(parameter)?.as_ref()
+    }
+
+    /// All values of a parameter from those that the tape holds.
+    fn expand<'a>(&self, parameter: usize, stored: &'a [f32]) -> Cow<'a, [f32]> {
+        match self.compact(parameter) {
+            Some(compact) => compact.scatter(stored).into(),
+            None => stored.into(),
+        }
     }
 
     /// Number of weights and biases that the task owns.
@@ -80,8 +101,11 @@ impl Learner for Learning<'_> {
     fn step<'a>(&'a mut self, parameter: Var, value: &'a mut Tensor) -> Option<Update<'a>> {
         let parameters = &self.net.network.parameters;
         let index = parameters.iter().position(|&var| var == parameter)?;
-        let owned = self.net.owned.as_ref();
-        let owned = owned.map(|owned| owned[index].as_slice());
+        let owned = match self.net.compact(index) {
+            // All that the tape holds is owned.
+            Some(_) => None,
+            None => self.net.owned.as_ref().map(|owned| owned[index].as_slice()),
+        };
         let slot = self.first + index;
         Some(self.optimizer.step_of(slot, value.data_mut(), owned))
     }
@@ -152,6 +176,7 @@ impl Model {
             spec,
             network,
             owned: None,
+            compact: Vec::new(),
             scales: vec![PixelScale::divide_by(self.divisor)],
         });
         Ok(())
@@ -189,10 +214,24 @@ impl Model {
         self.batch
     }
 
-    /// A task's parameter values, in the order of [`NetSpec::parameters`].
-    pub fn parameters(&self, task: usize) -> impl Iterator<Item = &Tensor> {
+    /// A task's parameter values, in the order of [`NetSpec::parameters`]; zero where it owns nothing.
+    pub fn parameters(&self, task: usize) -> impl Iterator<Item = Cow<'_, [f32]>> {
+        let net = &self.tasks[task];
+        let stored = self.stored(task).enumerate();
+        stored.map(|(parameter, values)| net.expand(parameter, values))
+    }
+
+    /// A task's parameter values as the tape holds them, in the order of [`NetSpec::parameters`]: of a
+    /// kernel that [sparse operations](ops::SparseDense) take, only the owned ones, by position.
+    pub fn stored(&self, task: usize) -> impl Iterator<Item = &[f32]> {
         let parameters = &self.tasks[task].network.parameters;
-        parameters.iter().map(|&var| self.tape.value(var))
+        parameters.iter().map(|&var| self.tape.value(var).data())
+    }
+
+    /// Changes one parameter's values as [`stored`](Self::stored) has them.
+    pub fn edit_stored(&mut self, task: usize, parameter: usize, edit: impl FnOnce(&mut [f32])) {
+        let var = self.tasks[task].network.parameters[parameter];
+        edit(self.tape.value_mut(var).data_mut());
     }
 
     /// A task's moving averages, in the order of [`NetSpec::states`].
@@ -207,37 +246,46 @@ impl Model {
         edit(self.tape.value_mut(var).data_mut());
     }
 
-    /// A task's parameter gradients after [`backward`](Self::backward); `None` where the losses did
-    /// not depend on the parameter.
-    pub fn gradients(&self, task: usize) -> impl Iterator<Item = Option<&Tensor>> {
-        let parameters = &self.tasks[task].network.parameters;
-        parameters.iter().map(|&var| self.tape.grad(var))
+    /// A task's parameter gradients after [`backward`](Self::backward), zero for what sparse operations
+    /// do not own; `None` where the losses did not depend on the parameter.
+    pub fn gradients(&self, task: usize) -> impl Iterator<Item = Option<Cow<'_, [f32]>>> {
+        let net = &self.tasks[task];
+        let parameters = net.network.parameters.iter().enumerate();
+        parameters.map(|(parameter, &var)| {
+            let grad = self.tape.grad(var)?;
+            Some(net.expand(parameter, grad.data()))
+        })
     }
 
     /// Gives a task the positions it owns, one 0/1 mask per parameter, and sets what it does not own
-    /// to zero.
+    /// to zero. Where they are few, sparse operations take the place of the dense ones from here on.
     ///
     /// # Panics
-    /// If there is not one mask of the right length for every parameter.
+    /// If there is not one mask of the right length for every parameter, or the task has owners.
     pub fn set_owned(&mut self, task: usize, owned: Vec<Owned>) {
         let net = &mut self.tasks[task];
+        assert!(net.owned.is_none(), "{} has owners already", net.name);
         assert_eq!(net.network.parameters.len(), owned.len());
         for (&var, owned) in net.network.parameters.iter().zip(&owned) {
             let values = self.tape.value_mut(var).data_mut();
-            assert_eq!(values.len(), owned.len());
-            for (value, owned) in values.iter_mut().zip(owned) {
-                if *owned == 0 {
-                    *value = 0.0;
-                }
-            }
+            update::mask(dispatch::active(), values, owned);
         }
+        net.compact = compact::replace_dense(&mut self.tape, &net.network, &owned);
         net.owned = Some(owned);
     }
 
     /// Changes one parameter's values. What the task does not own must stay zero.
     pub fn edit_parameter(&mut self, task: usize, parameter: usize, edit: impl FnOnce(&mut [f32])) {
-        let var = self.tasks[task].network.parameters[parameter];
-        edit(self.tape.value_mut(var).data_mut());
+        let net = &self.tasks[task];
+        let stored = self.tape.value_mut(net.network.parameters[parameter]);
+        match net.compact(parameter) {
+            None => edit(stored.data_mut()),
+            Some(compact) => {
+                let mut values = compact.scatter(stored.data());
+                edit(&mut values);
+                compact.gather(&values, stored.data_mut());
+            }
+        }
     }
 
     /// Sets a task's next batch: the images at `indices`, of pixels.

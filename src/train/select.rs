@@ -1,5 +1,7 @@
 //! Choosing who owns which weight of a model, from gradients or magnitudes at its initial weights.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::{Model, Observer, TaskImages, TaskNet, TrainError};
@@ -39,12 +41,7 @@ pub fn select_owners(
     let values: Vec<Vec<Vec<f32>>> = match importance {
         Importance::Gradient => mean_gradients(model, data, observer)?,
         Importance::Magnitude => (0..tasks)
-            .map(|task| {
-                model
-                    .parameters(task)
-                    .map(|value| value.data().to_vec())
-                    .collect()
-            })
+            .map(|task| model.parameters(task).map(Cow::into_owned).collect())
             .collect(),
     };
     owners_by_importance(model, &values, percentile, seed)
@@ -64,7 +61,7 @@ fn mean_gradients(
     model.set_mode(Mode::Training { step: 0 });
     for (task, images) in data.iter().enumerate().take(tasks) {
         model.check_images(task, images)?;
-        let mut mean = MeanGradient::new(model.parameters(task).map(|value| value.data().len()));
+        let mut mean = MeanGradient::new(model.parameters(task).map(|value| value.len()));
         for batch in order.chunks(model.batch()) {
             if observer.interrupted() {
                 return Err(TrainError::Interrupted);

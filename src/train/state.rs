@@ -4,6 +4,7 @@ use taskweave_kernels::buffer::Buffer;
 
 use super::{EarlyStopping, EpochRecord, Model};
 use crate::optim::Optimizer;
+use crate::tensor::Tensor;
 
 /// Everything that training carries from epoch to epoch, besides the model itself.
 pub struct FitState {
@@ -21,7 +22,7 @@ pub struct FitState {
     pub seconds: f64,
 }
 
-/// A copy of all weights and moving averages of some tasks of a model.
+/// A copy of all weights, as a model [stores](Model::stored) them, and moving averages of some tasks.
 #[derive(Default)]
 pub struct Snapshot(Vec<Buffer>);
 
@@ -56,9 +57,9 @@ impl Snapshot {
     pub fn restore(&self, model: &mut Model, tasks: &[usize]) {
         let mut copies = self.0.iter();
         for &task in tasks {
-            let parameters = model.parameters(task).count();
+            let parameters = model.stored(task).count();
             for (parameter, copy) in (0..parameters).zip(&mut copies) {
-                model.edit_parameter(task, parameter, |values| values.copy_from_slice(copy));
+                model.edit_stored(task, parameter, |values| values.copy_from_slice(copy));
             }
             let states = model.states(task).count();
             for (state, copy) in (0..states).zip(&mut copies) {
@@ -69,6 +70,6 @@ impl Snapshot {
 }
 
 fn model_values(model: &Model, task: usize) -> impl Iterator<Item = &[f32]> {
-    let tensors = model.parameters(task).chain(model.states(task));
-    tensors.map(|tensor| tensor.data())
+    let states = model.states(task).map(Tensor::data);
+    model.stored(task).chain(states)
 }

@@ -235,7 +235,7 @@ mod tests {
             for (task, net) in model.tasks().iter().enumerate() {
                 let owned = &net.owned().unwrap()[place];
                 let value = model.parameters(task).nth(place).unwrap();
-                for (position, &value) in value.data().iter().enumerate() {
+                for (position, &value) in value.iter().enumerate() {
                     owners[position] += owned[position];
                     assert!(owned[position] == 1 || value == 0.0);
                 }
@@ -250,7 +250,7 @@ mod tests {
         let workload = workload(2, None).unwrap();
         assert_ne!(workload.batches[0].pixels, workload.batches[1].pixels);
         let model = workload.model();
-        let first = |task| model.parameters(task).next().unwrap().data().to_vec();
+        let first = |task| model.parameters(task).next().unwrap().into_owned();
         assert_ne!(first(0), first(1));
     }
 

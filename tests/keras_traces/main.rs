@@ -140,14 +140,14 @@ fn replay_masked(name: &str, tasks: &Tasks, phases: &[Phase]) {
         model.set_owned(task, owners);
         let expected = trace.parameters("w0", "", net, places);
         for (value, expected) in model.parameters(task).zip(&expected) {
-            assert_eq!(value.data(), expected);
+            assert_eq!(value[..], expected[..]);
         }
     }
     replay(&mut trace, &mut model, tasks, OptimizerSpec::adam(), phases);
     for task in 0..tasks.len() {
         let owned = model.tasks()[task].owned().unwrap();
         for (value, owned) in model.parameters(task).zip(owned) {
-            for (value, owned) in value.data().iter().zip(owned) {
+            for (value, owned) in value.iter().zip(owned) {
                 assert!(
                     *owned == 1 || value.to_bits() == 0,
                     "an unowned weight is {value}"

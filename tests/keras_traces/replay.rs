@@ -67,7 +67,7 @@ pub(crate) fn replay(
         let expected = trace.parameters("w1", "", net, places);
         for ((value, expected), place) in model.parameters(task).zip(&expected).zip(places) {
             let what = format!("{}/{} of task {task}", place.layer, place.part);
-            assert_within(&what, value.data(), expected, WEIGHT_TOLERANCE);
+            assert_within(&what, &value, expected, WEIGHT_TOLERANCE);
         }
         let (x, y) = trace.batch(task, 0, net);
         model.set_mode(Mode::Inference);
@@ -101,7 +101,7 @@ fn compare_gradients(trace: &mut Trace, model: &Model, tasks: &Tasks, task: usiz
     let (net, places) = &tasks[task];
     let expected = trace.parameters("g0", "", net, places);
     for (index, (grad, expected)) in model.gradients(task).zip(&expected).enumerate() {
-        let mut grad = grad.unwrap().data().to_vec();
+        let mut grad = grad.unwrap().into_owned();
         if let Some(owned) = model.tasks()[task].owned() {
             for (grad, owned) in grad.iter_mut().zip(&owned[index]) {
                 *grad *= f32::from(*owned);

@@ -3,6 +3,8 @@
 mod images;
 mod precision;
 
+use std::borrow::Cow;
+
 use taskweave::data::augment::Augmentation;
 use taskweave::nn::{Initializer, NetSpec};
 use taskweave::optim::OptimizerSpec;
@@ -75,10 +77,7 @@ fn settings(tasks: usize) -> FitSettings {
 }
 
 fn weights(model: &Model, task: usize) -> Vec<Vec<f32>> {
-    model
-        .parameters(task)
-        .map(|value| value.data().to_vec())
-        .collect()
+    model.parameters(task).map(Cow::into_owned).collect()
 }
 
 /// Counts what an onlooker is told.

@@ -86,7 +86,7 @@ fn a_pooled_convolution_of_single_pixels_is_rounded_alone() {
             .hidden(0)
             .map(|value| value.to_row_major().data().to_vec())
             .collect();
-        let gradients = model.gradients(0).map(|grad| grad.unwrap().data().to_vec());
+        let gradients = model.gradients(0).map(|grad| grad.unwrap().into_owned());
         let gradients: Vec<Vec<f32>> = gradients.collect();
         (hidden, gradients)
     });

@@ -94,6 +94,32 @@ pub fn backward_in_place(
     backward_by::<F4>(set, by, recorded, grad_output, gradients, Some(input));
 }
 
+/// The gradient with respect to the bias: `grad_output`, in lanes, summed over images and pixels. Empty
+/// lanes must be zero.
+///
+/// # Panics
+/// If a slice has another length than the shape demands.
+pub fn grad_bias(
+    set: InstructionSet,
+    shape: &Conv2dShape,
+    grad_output: &[f32],
+    grad_bias: &mut [f32],
+) {
+    let sums = Recorded {
+        x: &[],
+        weights: &[],
+        y: &[],
+        activation: Activation::Linear,
+        max_pool: None,
+    };
+    let gradients = Gradients {
+        bias: Some(grad_bias),
+        ..Gradients::default()
+    };
+    let by = (shape, Method::Direct);
+    backward_by::<F4>(set, by, sums, grad_output, gradients, None);
+}
+
 /// [`backward`], or [`backward_in_place`] if there is such an input, by a method and a transform. `x`
 /// is empty where only the input gradient is wanted, the weights where it is not.
 pub(super) fn backward_by<T: Transform>(

@@ -248,6 +248,20 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn sum(self, vector: Pair) -> f32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let eight = _mm256_add_ps(vector[0], vector[1]);
+            let four = _mm_add_ps(
+                _mm256_castps256_ps128(eight),
+                _mm256_extractf128_ps::<1>(eight),
+            );
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
     fn transpose(self, rows: [Pair; LANES]) -> [Pair; LANES] {
         let mut out = rows;
         // Four 8×8 transposes; those off the diagonal change places.
@@ -275,6 +289,12 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn conv2d_tile<K: TileKernel>(self, kernel: K) -> K::Output {
         kernel.run::<Self, 6, 1>(self)
+    }
+
+    // Sixteen registers: 14 sums of pixels and the broadcast; or 12 of positions and two of the gradient.
+    #[inline(always)]
+    fn sparse_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        kernel.run::<Self, 6, 7>(self)
     }
 
     // Sixteen registers: 8 sums, four of one operand, two of the other.

@@ -287,6 +287,12 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         kernel.run::<Self, 8, 3>(self)
     }
 
+    // Half of 27 and 28 pixels; and as many sums as multiply-adds are under way at once.
+    #[inline(always)]
+    fn sparse_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        kernel.run::<Self, 8, 14>(self)
+    }
+
     // The nine places of a 3×3 window: 27 sums, three vectors, one of the other operand.
     #[inline(always)]
     fn outer_product_tile<K: TileKernel>(self, kernel: K) -> K::Output {

@@ -186,6 +186,11 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
+    fn sparse_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        kernel.run::<Self, 3, 3>(self)
+    }
+
+    #[inline(always)]
     fn outer_product_tile<K: TileKernel>(self, kernel: K) -> K::Output {
         if cfg!(target_arch = "aarch64") {
             kernel.run::<Self, 2, 2>(self)

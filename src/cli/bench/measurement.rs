@@ -1,5 +1,6 @@
 //! Timing a piece of work and printing the figures.
 
+use std::fs;
 use std::io::Write;
 use std::time::Instant;
 
@@ -32,6 +33,8 @@ struct Measurement {
     fma_peak_gflops: Option<f64>,
     share_of_peak: Option<f64>,
     gigabytes_per_second: Option<f64>,
+    /// Pages that the system had to map in the median repetition; `None` where it does not tell.
+    page_faults: Option<u64>,
     isa: &'static str,
     threads: usize,
     batch: usize,
@@ -83,16 +86,21 @@ impl<'a, W: Write> Bench<'a, W> {
         }
         let peak_before = fma_peak(load);
         let mut times = Vec::with_capacity(self.settings.repetitions);
+        let mut faults = Vec::with_capacity(self.settings.repetitions);
         for _ in 0..self.settings.repetitions {
             if interrupt::requested() {
                 return Err(Failure::interrupted(interrupt::message()));
             }
+            let faults_before = page_faults();
             let start = Instant::now();
             work()?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
+            let both = faults_before.zip(page_faults());
+            faults.extend(both.map(|(before, after)| after - before));
         }
         let peak_after = fma_peak(load);
         times.sort_by(f64::total_cmp);
+        faults.sort_unstable();
         let median_ms = times[times.len() / 2];
         let rate = |amount: usize| amount as f64 / median_ms / 1e6;
         let (gflops, gigabytes_per_second) = match load {
@@ -111,6 +119,7 @@ impl<'a, W: Write> Bench<'a, W> {
             fma_peak_gflops,
             share_of_peak: gflops.zip(fma_peak_gflops).map(|(rate, peak)| rate / peak),
             gigabytes_per_second,
+            page_faults: faults.get(faults.len() / 2).copied(),
             isa: dispatch::active().name(),
             threads: rayon::current_num_threads(),
             batch: self.settings.batch,
@@ -132,6 +141,14 @@ impl<'a, W: Write> Bench<'a, W> {
         self.out.flush()?;
         Ok(())
     }
+}
+
+/// Pages mapped for this process so far without reading a file, where Linux tells: see `proc(5)`.
+fn page_faults() -> Option<u64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name, which stands in brackets and may hold anything: state, six numbers, flags.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(7)?.parse().ok()
 }
 
 /// The FMA peak of the set in use, where the work is to be held against it.
@@ -187,6 +204,7 @@ mod tests {
             fma_peak_gflops: Some(200.0),
             share_of_peak: Some(0.5),
             gigabytes_per_second: None,
+            page_faults: None,
             isa: "portable",
             threads: 1,
             batch: 16,
@@ -220,6 +238,20 @@ mod tests {
             memory.row(),
             "work                                         2.000     1.500  1234.568      12.3"
         );
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn pages_that_are_touched_for_the_first_time_are_counted() {
+        let before = page_faults().unwrap();
+        let pages: Vec<u8> = vec![1; 1 << 20];
+        assert_eq!(
+            pages.iter().map(|&byte| usize::from(byte)).sum::<usize>(),
+            1 << 20
+        );
+        let after = page_faults().unwrap();
+        // 256 pages of 4 KB; of 64 KB there would be 16.
+        assert!(after - before >= 16, "{before} to {after}");
     }
 
     #[test]

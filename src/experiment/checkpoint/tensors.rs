@@ -10,16 +10,24 @@ use super::{CurrentModel, Progress};
 use crate::experiment::model_file::{self, StoredTensor};
 use crate::experiment::plan::PlannedModel;
 use crate::optim::{Optimizer, OptimizerSpec};
+use crate::tensor::Tensor;
 use crate::train::{EpochRecord, FitState, Model, Snapshot};
 
-/// The names and shapes of a task's values in the order of a [`Snapshot`].
+/// The names and shapes of a task's values in the order of a [`Snapshot`]: of a kernel whose owned
+/// values alone are stored, their number.
 fn value_names(model: &Model, task: usize) -> Vec<(String, Vec<usize>)> {
     let net = &model.tasks()[task];
     let name = |part: &str| format!("{}/{part}", net.name());
-    let parameters = net.spec().parameters();
-    let parameters = parameters
-        .into_iter()
-        .map(|spec| (name(&spec.name), spec.shape));
+    let parameters = net.spec().parameters().into_iter().zip(model.stored(task));
+    let parameters = parameters.map(|(spec, stored)| {
+        let whole = stored.len() == spec.elements();
+        let shape = if whole {
+            spec.shape
+        } else {
+            vec![stored.len()]
+        };
+        (name(&spec.name), shape)
+    });
     let states = net.spec().states();
     let states = states
         .into_iter()
@@ -42,15 +50,16 @@ pub(super) fn stored_tensors<'a>(progress: &Progress<'a>) -> Vec<StoredTensor<'a
     let mut slot = 0;
     for (index, task) in model.tasks().iter().enumerate() {
         let names = value_names(model, index);
-        let values = model.parameters(index).chain(model.states(index));
+        let states = model.states(index).map(Tensor::data);
+        let values = model.stored(index).chain(states);
         for ((name, shape), value) in names.iter().zip(values) {
-            tensors.push(StoredTensor::floats(name.clone(), shape, value.data()));
+            tensors.push(StoredTensor::floats(name.clone(), shape, value));
         }
-        for (position, (name, shape)) in names[..task.spec().parameters().len()].iter().enumerate()
-        {
+        let specs = task.spec().parameters();
+        for (position, ((name, shape), spec)) in names.iter().zip(&specs).enumerate() {
             if let Some(owned) = task.owned() {
-                let owned = &owned[position][..];
-                tensors.push(StoredTensor::bytes(format!("{name}.owned"), shape, owned));
+                let (name, owned) = (format!("{name}.owned"), &owned[position][..]);
+                tensors.push(StoredTensor::bytes(name, &spec.shape, owned));
             }
             for (kept, values) in state.optimizer.state(slot).into_iter().enumerate() {
                 if !values.is_empty() {
@@ -76,23 +85,21 @@ pub(super) fn restore_model(
     model: &mut Model,
 ) -> Result<(), String> {
     for task in 0..model.tasks().len() {
-        let names = value_names(model, task);
-        let parameters = model.parameters(task).count();
+        let specs = model.tasks()[task].spec().parameters();
         if planned.is_shared() {
-            let mut owned = Vec::with_capacity(parameters);
-            for (name, shape) in &names[..parameters] {
-                owned.push(model_file::read_mask(
-                    file,
-                    &format!("{name}.owned"),
-                    shape,
-                )?);
+            let mut owned = Vec::with_capacity(specs.len());
+            for spec in &specs {
+                let name = format!("{}/{}.owned", model.tasks()[task].name(), spec.name);
+                owned.push(model_file::read_mask(file, &name, &spec.shape)?);
             }
             model.set_owned(task, owned);
         }
+        // From here on the model stores values as the checkpoint does.
+        let (names, parameters) = (value_names(model, task), specs.len());
         for (at, (name, shape)) in names.iter().enumerate() {
             let values = model_file::read_floats(file, name, shape)?;
             if at < parameters {
-                model.edit_parameter(task, at, |target| target.copy_from_slice(&values));
+                model.edit_stored(task, at, |target| target.copy_from_slice(&values));
             } else {
                 model.edit_state(task, at - parameters, |target| {
                     target.copy_from_slice(&values)
@@ -122,7 +129,7 @@ pub(super) fn restore_state(
     for task in 0..model.tasks().len() {
         let names = value_names(model, task);
         let is_active = active.contains(&task);
-        for (name, shape) in &names[..model.parameters(task).count()] {
+        for (name, shape) in &names[..model.stored(task).count()] {
             if is_active {
                 restore_optimizer(file, &mut optimizer, slot, (name, shape))?;
             }

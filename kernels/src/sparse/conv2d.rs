@@ -1,0 +1,361 @@
+//! Convolutions with few weights, out of lanes.
+//!
+//! Operands are those of [`conv2d`](crate::conv2d), but for the weights, whose values stand in the order
+//! of a [`Pattern`]. The gradient of the bias is [`conv2d::grad_bias`](crate::conv2d::grad_bias). A max pooling behind the convolution takes some blocks of images at a time, so that
+//! what is pooled never exists for more of them.
+
+use std::ops::Range;
+
+use super::Pattern;
+use super::correlate::Correlation;
+use super::dense::{in_lanes, with_lanes};
+use super::sample::Sampling;
+use super::sheets::Sheets;
+use crate::conv2d::{self, Conv2dShape, MaxPooled};
+use crate::dense::{Activation, Affine};
+use crate::dispatch::InstructionSet;
+use crate::elementwise;
+use crate::gemm::scratch::with_scratch;
+use crate::lanes::{LANES, blocks, check, lanes_len};
+use crate::pool::{self, PoolShape};
+use crate::window::Window;
+
+/// Blocks of images that are pooled at a time: of 64 channels of 27×27 pixels, 12 MB.
+const POOLED_BLOCKS: usize = 4;
+
+/// Holds a pattern to a convolution.
+#[track_caller]
+fn check_pattern(pattern: &Pattern, shape: &Conv2dShape) {
+    let [height, width] = shape.window.kernel;
+    let dims = [height, width, shape.inputs, shape.outputs];
+    pattern.check(dims, shape.window.stride);
+}
+
+fn input_sheets(shape: &Conv2dShape) -> Sheets {
+    let size = [shape.height, shape.width];
+    Sheets::of_images(blocks(shape.images), shape.inputs, size)
+}
+
+fn output_sheets(shape: &Conv2dShape) -> Sheets {
+    Sheets::of_images(blocks(shape.images), shape.outputs, shape.output())
+}
+
+/// `y = activation(x ⋆ weights + bias)`, from lanes `[inputs, height, width]` to lanes of the output.
+///
+/// # Panics
+/// If a slice has another length than the shape demands, or the pattern is none of its weights.
+pub fn forward(
+    set: InstructionSet,
+    pattern: &Pattern,
+    shape: &Conv2dShape,
+    layer: Affine<'_>,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    check_pattern(pattern, shape);
+    check(
+        "x",
+        x.len(),
+        lanes_len(shape.images, shape.input_features()),
+    );
+    check("values", layer.weights.len(), pattern.len());
+    check(
+        "y",
+        y.len(),
+        lanes_len(shape.images, shape.output_features()),
+    );
+    if let Some(bias) = layer.bias {
+        check("bias", bias.len(), shape.outputs);
+    }
+    let axes = shape.window.axes([shape.height, shape.width]);
+    let product = Correlation {
+        index: &pattern.forward,
+        values: layer.weights,
+        bias: layer.bias,
+        relu: layer.activation == Activation::Relu,
+        source: x,
+        sheets: input_sheets(shape),
+        before: axes.map(|axis| axis.before),
+        result_sheets: output_sheets(shape),
+    };
+    product.run(set, y);
+}
+
+/// The gradient with respect to the input, from lanes of the output to lanes of the input.
+///
+/// # Panics
+/// If a slice has another length than the shape demands, or the pattern is none of its weights.
+pub fn grad_input(
+    set: InstructionSet,
+    pattern: &Pattern,
+    shape: &Conv2dShape,
+    grad_output: &[f32],
+    values: &[f32],
+    grad_input: &mut [f32],
+) {
+    check_pattern(pattern, shape);
+    let output_len = lanes_len(shape.images, shape.output_features());
+    check("grad_output", grad_output.len(), output_len);
+    check("values", values.len(), pattern.len());
+    let input_len = lanes_len(shape.images, shape.input_features());
+    check("grad_input", grad_input.len(), input_len);
+    let axes = shape.window.axes([shape.height, shape.width]);
+    with_scratch(pattern.len(), |reordered| {
+        pattern.reorder(values, reordered);
+        let product = Correlation {
+            index: &pattern.gradient,
+            values: reordered,
+            bias: None,
+            relu: false,
+            source: grad_output,
+            sheets: output_sheets(shape),
+            // All windows that reach a place.
+            before: axes.map(|axis| axis.kernel - 1 - axis.before),
+            result_sheets: input_sheets(shape),
+        };
+        product.run(set, grad_input);
+    });
+}
+
+/// The gradient with respect to the values. Empty lanes of `grad_output` must be zero and of `x` finite.
+///
+/// # Panics
+/// If a slice has another length than the shape demands, or the pattern is none of its weights.
+pub fn grad_values(
+    set: InstructionSet,
+    pattern: &Pattern,
+    shape: &Conv2dShape,
+    x: &[f32],
+    grad_output: &[f32],
+    grad_values: &mut [f32],
+) {
+    sample(set, pattern, shape, [x, grad_output], (grad_values, false));
+}
+
+/// [`grad_values`], perhaps added to what is there.
+fn sample(
+    set: InstructionSet,
+    pattern: &Pattern,
+    shape: &Conv2dShape,
+    [x, grad_output]: [&[f32]; 2],
+    (grad_values, adds): (&mut [f32], bool),
+) {
+    check_pattern(pattern, shape);
+    check(
+        "x",
+        x.len(),
+        lanes_len(shape.images, shape.input_features()),
+    );
+    let output_len = lanes_len(shape.images, shape.output_features());
+    check("grad_output", grad_output.len(), output_len);
+    check("grad_values", grad_values.len(), pattern.len());
+    let axes = shape.window.axes([shape.height, shape.width]);
+    let sampling = Sampling {
+        index: &pattern.forward,
+        source: x,
+        sheets: input_sheets(shape),
+        before: axes.map(|axis| axis.before),
+        grad: grad_output,
+        grad_sheets: output_sheets(shape),
+        adds,
+    };
+    sampling.run(set, grad_values);
+}
+
+/// Some blocks of a batch: their number in images, and where they lie in lanes of so many features.
+fn parts(images: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let all = blocks(images);
+    (0..all).step_by(POOLED_BLOCKS).map(move |first| {
+        let end = all.min(first + POOLED_BLOCKS);
+        (images.min(end * LANES) - first * LANES, first..end)
+    })
+}
+
+/// The floats of some blocks.
+fn of_blocks(blocks: &Range<usize>, features: usize) -> Range<usize> {
+    blocks.start * features * LANES..blocks.end * features * LANES
+}
+
+/// The pooling behind a convolution.
+fn pooling(shape: &Conv2dShape, window: Window) -> PoolShape {
+    let [height, width] = shape.output();
+    PoolShape {
+        images: shape.images,
+        channels: shape.outputs,
+        height,
+        width,
+        window,
+    }
+}
+
+/// [`forward`], then the largest value in each window, and its place.
+///
+/// # Panics
+/// As [`forward`] and [`max_forward`](pool::max_forward).
+pub fn forward_max_pool(
+    set: InstructionSet,
+    (pattern, shape): (&Pattern, &Conv2dShape),
+    layer: Affine<'_>,
+    window: Window,
+    x: &[f32],
+    y: &mut [f32],
+    argmax: &mut [u8],
+) {
+    let [height, width] = window.output(shape.output());
+    let features = shape.outputs * height * width;
+    check(
+        "x",
+        x.len(),
+        lanes_len(shape.images, shape.input_features()),
+    );
+    check("y", y.len(), lanes_len(shape.images, features));
+    check("argmax", argmax.len(), y.len());
+    for (images, blocks) in parts(shape.images) {
+        let shape = Conv2dShape { images, ..*shape };
+        let x = &x[of_blocks(&blocks, shape.input_features())];
+        let place = of_blocks(&blocks, features);
+        let (y, argmax) = (&mut y[place.clone()], &mut argmax[place]);
+        with_scratch(lanes_len(images, shape.output_features()), |sums| {
+            forward(set, pattern, &shape, layer, x, sums);
+            pool::max_forward(set, &pooling(&shape, window), sums, y, Some(argmax));
+        });
+    }
+}
+
+/// The gradients to compute; what nobody needs is `None`.
+#[derive(Debug, Default)]
+pub struct Gradients<'a> {
+    /// Of the input, in lanes.
+    pub input: Option<&'a mut [f32]>,
+    /// Of the values.
+    pub values: Option<&'a mut [f32]>,
+    /// Of the bias, `[outputs]`.
+    pub bias: Option<&'a mut [f32]>,
+}
+
+/// The gradients of [`forward_max_pool`] with relu or without, from that of the pooled output, in lanes,
+/// zero in empty lanes and wherever the output was not positive if there was a relu.
+///
+/// # Panics
+/// If a slice has another length than the shape demands, or the pattern is none of its weights.
+pub fn backward_max_pool(
+    set: InstructionSet,
+    (pattern, shape): (&Pattern, &Conv2dShape),
+    (x, values): (&[f32], &[f32]),
+    max_pooled: MaxPooled<'_>,
+    grad_output: &[f32],
+    mut gradients: Gradients<'_>,
+) {
+    let MaxPooled { window, argmax } = max_pooled;
+    let [height, width] = window.output(shape.output());
+    let features = shape.outputs * height * width;
+    check(
+        "x",
+        x.len(),
+        lanes_len(shape.images, shape.input_features()),
+    );
+    let pooled_len = lanes_len(shape.images, features);
+    check("grad_output", grad_output.len(), pooled_len);
+    check("argmax", argmax.len(), pooled_len);
+    if let Some(input) = &gradients.input {
+        check("grad_input", input.len(), x.len());
+    }
+    if shape.images == 0 {
+        for grad in [gradients.values, gradients.bias].into_iter().flatten() {
+            grad.fill(0.0);
+        }
+        return;
+    }
+    for (images, blocks) in parts(shape.images) {
+        let adds = blocks.start > 0;
+        let shape = Conv2dShape { images, ..*shape };
+        let place = of_blocks(&blocks, features);
+        let input_place = of_blocks(&blocks, shape.input_features());
+        with_scratch(lanes_len(images, shape.output_features()), |grad| {
+            let pooling = pooling(&shape, window);
+            let pooled = (&grad_output[place.clone()], &argmax[place]);
+            pool::max_backward(set, &pooling, pooled.1, pooled.0, grad);
+            if let Some(input) = &mut gradients.input {
+                let input = &mut input[input_place.clone()];
+                grad_input(set, pattern, &shape, grad, values, input);
+            }
+            if let Some(values) = &mut gradients.values {
+                let operands = [&x[input_place], grad];
+                sample(set, pattern, &shape, operands, (values, adds));
+            }
+            if let Some(bias) = &mut gradients.bias {
+                with_scratch(shape.outputs, |part| {
+                    conv2d::grad_bias(set, &shape, grad, part);
+                    match adds {
+                        true => elementwise::add_assign(set, bias, part),
+                        false => bias.copy_from_slice(part),
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// [`forward`] from row-major `[images, inputs, height, width]` to row-major `[images, outputs, output
+/// height, output width]`.
+///
+/// # Panics
+/// As [`forward`].
+pub fn forward_rows(
+    set: InstructionSet,
+    pattern: &Pattern,
+    shape: &Conv2dShape,
+    layer: Affine<'_>,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let features = [shape.input_features(), shape.output_features()];
+    in_lanes(set, shape.images, features, x, y, |x, y| {
+        forward(set, pattern, shape, layer, x, y);
+    });
+}
+
+/// [`grad_input`] over row-major operands.
+///
+/// # Panics
+/// As [`grad_input`].
+pub fn grad_input_rows(
+    set: InstructionSet,
+    pattern: &Pattern,
+    shape: &Conv2dShape,
+    grad_output: &[f32],
+    values: &[f32],
+    grad: &mut [f32],
+) {
+    let features = [shape.output_features(), shape.input_features()];
+    in_lanes(
+        set,
+        shape.images,
+        features,
+        grad_output,
+        grad,
+        |from, to| {
+            grad_input(set, pattern, shape, from, values, to);
+        },
+    );
+}
+
+/// [`grad_values`] over row-major operands.
+///
+/// # Panics
+/// As [`grad_values`].
+pub fn grad_values_rows(
+    set: InstructionSet,
+    pattern: &Pattern,
+    shape: &Conv2dShape,
+    x: &[f32],
+    grad_output: &[f32],
+    grad: &mut [f32],
+) {
+    with_lanes(set, shape.images, shape.input_features(), x, |x| {
+        let features = shape.output_features();
+        with_lanes(set, shape.images, features, grad_output, |grad_output| {
+            grad_values(set, pattern, shape, x, grad_output, grad);
+        });
+    });
+}

@@ -1,0 +1,174 @@
+//! Activations as the sparse kernels see them: channels of rows of pixels, a vector each.
+
+use std::ops::Range;
+
+use super::pattern::Reach;
+use crate::isa::Isa;
+use crate::lanes::LANES;
+
+/// Some planes of pixels for each channel. Of a convolution there is a sheet for each block of images; of a
+/// dense layer there is one, whose pixels are the blocks. Strides are in floats.
+#[derive(Clone, Copy)]
+pub(super) struct Sheets {
+    pub(super) count: usize,
+    /// Rows and columns.
+    pub(super) size: [usize; 2],
+    sheet: usize,
+    channel: usize,
+    row: usize,
+    pub(super) pixel: usize,
+}
+
+impl Sheets {
+    /// Blocks of images with so many channels of so many rows and columns.
+    pub(super) fn of_images(blocks: usize, channels: usize, size: [usize; 2]) -> Self {
+        let [rows, columns] = size;
+        Self {
+            count: blocks,
+            size,
+            sheet: channels * rows * columns * LANES,
+            channel: rows * columns * LANES,
+            row: columns * LANES,
+            pixel: LANES,
+        }
+    }
+
+    /// One row of blocks, so many features each.
+    pub(super) fn of_features(blocks: usize, features: usize) -> Self {
+        Self {
+            count: 1,
+            size: [1, blocks],
+            sheet: 0,
+            channel: LANES,
+            row: 0,
+            pixel: features * LANES,
+        }
+    }
+
+    /// Where a pixel of a channel of a sheet lies.
+    #[inline(always)]
+    pub(super) fn place(&self, sheet: usize, channel: usize, [row, column]: [usize; 2]) -> usize {
+        sheet * self.sheet + channel * self.channel + row * self.row + column * self.pixel
+    }
+
+    /// Floats from one row to the next.
+    #[inline(always)]
+    pub(super) fn row(&self) -> usize {
+        self.row
+    }
+
+    /// Tiles of a sheet by rows and columns.
+    pub(super) fn tiles(&self, reach: &Reach) -> [usize; 2] {
+        [0, 1].map(|at| self.size[at].div_ceil(reach.tile[at]))
+    }
+}
+
+/// A tile of the result: where it begins and how much of it there is.
+#[derive(Clone, Copy)]
+pub(super) struct TilePlace {
+    pub(super) sheet: usize,
+    /// Its first row and column.
+    pub(super) first: [usize; 2],
+    /// Its rows and columns.
+    pub(super) len: [usize; 2],
+}
+
+impl TilePlace {
+    /// Tile number `index` of all sheets of a result.
+    pub(super) fn new(result: &Sheets, reach: &Reach, index: usize) -> Self {
+        let [down, across] = result.tiles(reach);
+        let (sheet, tile) = (index / (down * across), index % (down * across));
+        let at = [tile / across, tile % across];
+        let first = [0, 1].map(|axis| at[axis] * reach.tile[axis]);
+        Self {
+            sheet,
+            first,
+            len: [0, 1].map(|axis| reach.tile[axis].min(result.size[axis] - first[axis])),
+        }
+    }
+}
+
+/// The part of the source that one tile reaches.
+#[derive(Clone, Copy)]
+pub(super) struct Window<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) sheets: &'a Sheets,
+    pub(super) reach: &'a Reach,
+    /// Places before the first row and column, where windows begin.
+    pub(super) before: [usize; 2],
+}
+
+impl Window<'_> {
+    /// Packs some channels for a tile, `[channel][row][column][16]`, zeros where there is no pixel.
+    ///
+    /// # Panics
+    /// If the target is shorter than so many channels.
+    #[inline(always)]
+    pub(super) fn pack<I: Isa>(
+        &self,
+        isa: I,
+        tile: &TilePlace,
+        channels: Range<usize>,
+        packed: &mut [f32],
+    ) {
+        let [rows, columns] = self.reach.packed;
+        let (vectors, _) = packed.as_chunks_mut::<LANES>();
+        let vectors = &mut vectors[..channels.len() * rows * columns];
+        let mut targets = vectors.chunks_exact_mut(columns);
+        for channel in channels {
+            for at in 0..rows {
+                let target = targets.next().expect("a row for each");
+                match self.source(0, tile, at) {
+                    Some(row) => self.pack_row(isa, tile, [channel, row], target),
+                    None => target.fill([0.0; LANES]),
+                }
+            }
+        }
+    }
+
+    /// Packs one row of a channel.
+    #[inline(always)]
+    fn pack_row<I: Isa>(
+        &self,
+        isa: I,
+        tile: &TilePlace,
+        [channel, row]: [usize; 2],
+        target: &mut [[f32; LANES]],
+    ) {
+        let Self { sheets, reach, .. } = self;
+        let vector = |column: usize| {
+            let from = sheets.place(tile.sheet, channel, [row, column]);
+            let pixel = self.values[from..].first_chunk();
+            isa.load(pixel.expect("a vector for each pixel"))
+        };
+        if reach.dilation[1] > 1 {
+            for (at, target) in target.iter_mut().enumerate() {
+                let column = self.source(1, tile, at);
+                isa.store(target, column.map_or(isa.zero(), vector));
+            }
+            return;
+        }
+        let origin = tile.first[1] * reach.stride[1];
+        let first = self.before[1].saturating_sub(origin).min(target.len());
+        let end = (sheets.size[1] + self.before[1]).saturating_sub(origin);
+        let end = end.min(target.len()).max(first);
+        target[..first].fill([0.0; LANES]);
+        target[end..].fill([0.0; LANES]);
+        for (at, target) in target[first..end].iter_mut().enumerate() {
+            isa.store(target, vector(origin + first + at - self.before[1]));
+        }
+    }
+
+    /// The row or column of the source at a place of the window on a tile, if there is one.
+    #[inline(always)]
+    fn source(&self, axis: usize, tile: &TilePlace, at: usize) -> Option<usize> {
+        let reach = self.reach;
+        let place = tile.first[axis] * reach.stride[axis] + at;
+        let place = place.checked_sub(self.before[axis])?;
+        let (place, between) = match reach.dilation[axis] {
+            1 => (place, 0),
+            dilation => (place / dilation, place % dilation),
+        };
+        (between == 0 && place < self.sheets.size[axis]).then_some(place)
+    }
+}

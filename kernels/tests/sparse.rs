@@ -1,0 +1,397 @@
+//! Sparse kernels against the masked dense references, at every density, on every instruction set.
+
+use taskweave_kernels::check::{Tolerance, assert_close_each, noise};
+use taskweave_kernels::conv2d::{self, Conv2dShape, MaxPooled};
+use taskweave_kernels::dense::{Activation, Affine};
+use taskweave_kernels::dispatch::{self, InstructionSet};
+use taskweave_kernels::lanes::{LANES, lanes_len, pack};
+use taskweave_kernels::naive::{self, DenseShape, PoolShape};
+use taskweave_kernels::sparse::{self, Pattern};
+use taskweave_kernels::window::{Padding, Window};
+
+/// Shares of the positions that are owned; the second stands for a single one.
+const DENSITIES: [f64; 7] = [0.0, -1.0, 0.01, 0.1, 0.2, 0.5, 1.0];
+
+/// A mask of so many positions, the same every time.
+fn mask(len: usize, density: f64) -> Vec<u8> {
+    if density < 0.0 {
+        let mut owned = vec![0; len];
+        if let Some(owned) = owned.get_mut(len / 2) {
+            *owned = 1;
+        }
+        return owned;
+    }
+    let chance = |value: f32| u8::from(f64::from(value).abs() < density);
+    noise(77, len).into_iter().map(chance).collect()
+}
+
+fn masked(weights: &[f32], owned: &[u8]) -> Vec<f32> {
+    let pairs = weights.iter().zip(owned);
+    pairs
+        .map(|(weight, owned)| weight * f32::from(*owned))
+        .collect()
+}
+
+fn in_f64(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
+fn magnitudes(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value.abs())).collect()
+}
+
+/// Rows in lanes, empty lanes filled with what an input may hold there: anything finite.
+fn packed(set: InstructionSet, images: usize, rows: &[f32], empty: f32) -> Vec<f32> {
+    let features = rows.len().checked_div(images).unwrap_or(0);
+    let mut lanes = vec![f32::NAN; lanes_len(images, features)];
+    pack(set, images, features, rows, &mut lanes);
+    let used = images % LANES;
+    if used > 0 {
+        let last = lanes.len() - features * LANES;
+        for vector in lanes[last..].chunks_exact_mut(LANES) {
+            vector[used..].fill(empty);
+        }
+    }
+    lanes
+}
+
+/// Holds every value to a sum of at most so many products.
+fn hold(actual: &[f32], expected: &[f64], magnitude: &[f64], terms: usize) {
+    assert_close_each(actual, expected, |at| Tolerance::dot(terms, magnitude[at]));
+}
+
+fn check_dense(set: InstructionSet, shape: DenseShape, density: f64) {
+    let DenseShape {
+        images,
+        inputs,
+        outputs,
+    } = shape;
+    let owned = mask(inputs * outputs, density);
+    let pattern = Pattern::dense(set, [inputs, outputs], &owned);
+    let count = owned.iter().filter(|&&owned| owned == 1).count();
+    assert_eq!(pattern.len(), count);
+    let weights = masked(&noise(1, inputs * outputs), &owned);
+    let mut values = vec![f32::NAN; pattern.len()];
+    pattern.gather(&weights, &mut values);
+    let (x, bias) = (noise(2, images * inputs), noise(3, outputs));
+    let grad = noise(4, images * outputs);
+
+    let expected = naive::dense(shape, &in_f64(&x), &in_f64(&weights), &in_f64(&bias));
+    let magnitude = naive::dense(
+        shape,
+        &magnitudes(&x),
+        &magnitudes(&weights),
+        &magnitudes(&bias),
+    );
+    for activation in [Activation::Linear, Activation::Relu] {
+        let layer = Affine {
+            weights: &values,
+            bias: Some(&bias),
+            activation,
+        };
+        let mut y = vec![f32::NAN; images * outputs];
+        sparse::dense::forward_rows(set, &pattern, images, layer, &x, &mut y);
+        let expected: Vec<f64> = match activation {
+            Activation::Linear => expected.clone(),
+            Activation::Relu => naive::relu(&expected),
+        };
+        hold(&y, &expected, &magnitude, inputs + 1);
+    }
+
+    let mut grad_x = vec![f32::NAN; images * inputs];
+    sparse::dense::grad_input_rows(set, &pattern, images, &grad, &values, &mut grad_x);
+    let of = |grad: &[f64], weights: &[f64]| naive::dense_grad_input(shape, grad, weights);
+    let expected = of(&in_f64(&grad), &in_f64(&weights));
+    let magnitude = of(&magnitudes(&grad), &magnitudes(&weights));
+    hold(&grad_x, &expected, &magnitude, outputs);
+
+    let mut grad_values = vec![f32::NAN; pattern.len()];
+    let x_lanes = packed(set, images, &x, 1e6);
+    let grad_lanes = packed(set, images, &grad, 0.0);
+    sparse::dense::grad_values(
+        set,
+        &pattern,
+        images,
+        &x_lanes,
+        &grad_lanes,
+        &mut grad_values,
+    );
+    let mut by_rows = vec![f32::NAN; pattern.len()];
+    sparse::dense::grad_values_rows(set, &pattern, images, &x, &grad, &mut by_rows);
+    assert_eq!(by_rows, grad_values);
+    let of = |x: &[f64], grad: &[f64]| naive::dense_grad_weights(shape, x, grad);
+    let expected = of(&in_f64(&x), &in_f64(&grad));
+    let magnitude = of(&magnitudes(&x), &magnitudes(&grad));
+    let at_positions = |whole: &[f64]| -> Vec<f64> {
+        let positions = pattern.positions().iter();
+        positions.map(|&at| whole[at as usize]).collect()
+    };
+    hold(
+        &grad_values,
+        &at_positions(&expected),
+        &at_positions(&magnitude),
+        images,
+    );
+}
+
+#[test]
+fn dense_layers_match_naive() {
+    let sizes = [
+        [0, 3, 4],
+        [3, 0, 4],
+        [3, 4, 0],
+        [1, 1, 1],
+        [15, 7, 9],
+        [16, 130, 3],
+        [17, 3, 130],
+        [100, 61, 67],
+        [130, 33, 20],
+    ];
+    for &set in dispatch::all() {
+        for [images, inputs, outputs] in sizes {
+            let shape = DenseShape {
+                images,
+                inputs,
+                outputs,
+            };
+            for density in DENSITIES {
+                check_dense(set, shape, density);
+            }
+        }
+    }
+}
+
+fn check_conv2d(set: InstructionSet, shape: &Conv2dShape, density: f64) {
+    let images = shape.images;
+    let owned = mask(shape.weights(), density);
+    let channels = [shape.inputs, shape.outputs];
+    let pattern = Pattern::conv2d(set, shape.window, channels, &owned);
+    let weights = masked(&noise(1, shape.weights()), &owned);
+    let mut values = vec![f32::NAN; pattern.len()];
+    pattern.gather(&weights, &mut values);
+    let x = noise(2, images * shape.input_features());
+    let bias = noise(3, shape.outputs);
+    let grad = noise(4, images * shape.output_features());
+    let [height, width] = shape.window.kernel;
+
+    let of = |x: &[f64], weights: &[f64], bias: &[f64]| naive::conv2d(shape, x, weights, bias);
+    let expected = of(&in_f64(&x), &in_f64(&weights), &in_f64(&bias));
+    let magnitude = of(&magnitudes(&x), &magnitudes(&weights), &magnitudes(&bias));
+    let layer = Affine {
+        weights: &values,
+        bias: Some(&bias),
+        activation: Activation::Relu,
+    };
+    let mut y = vec![f32::NAN; images * shape.output_features()];
+    sparse::conv2d::forward_rows(set, &pattern, shape, layer, &x, &mut y);
+    let terms = height * width * shape.inputs;
+    hold(&y, &naive::relu(&expected), &magnitude, terms + 1);
+
+    let mut grad_x = vec![f32::NAN; images * shape.input_features()];
+    sparse::conv2d::grad_input_rows(set, &pattern, shape, &grad, &values, &mut grad_x);
+    let of = |grad: &[f64], weights: &[f64]| naive::conv2d_grad_input(shape, grad, weights);
+    let expected = of(&in_f64(&grad), &in_f64(&weights));
+    let magnitude = of(&magnitudes(&grad), &magnitudes(&weights));
+    hold(
+        &grad_x,
+        &expected,
+        &magnitude,
+        height * width * shape.outputs,
+    );
+
+    let x_lanes = packed(set, images, &x, 1e6);
+    let grad_lanes = packed(set, images, &grad, 0.0);
+    let mut grad_values = vec![f32::NAN; pattern.len()];
+    sparse::conv2d::grad_values(
+        set,
+        &pattern,
+        shape,
+        &x_lanes,
+        &grad_lanes,
+        &mut grad_values,
+    );
+    let mut by_rows = vec![f32::NAN; pattern.len()];
+    sparse::conv2d::grad_values_rows(set, &pattern, shape, &x, &grad, &mut by_rows);
+    assert_eq!(by_rows, grad_values);
+    let of = |x: &[f64], grad: &[f64]| naive::conv2d_grad_weights(shape, x, grad);
+    let expected = of(&in_f64(&x), &in_f64(&grad));
+    let magnitude = of(&magnitudes(&x), &magnitudes(&grad));
+    let at_positions = |whole: &[f64]| -> Vec<f64> {
+        let positions = pattern.positions().iter();
+        positions.map(|&at| whole[at as usize]).collect()
+    };
+    let [rows, columns] = shape.output();
+    hold(
+        &grad_values,
+        &at_positions(&expected),
+        &at_positions(&magnitude),
+        images * rows * columns,
+    );
+}
+
+fn window(kernel: [usize; 2], stride: [usize; 2], padding: Padding) -> Window {
+    Window {
+        kernel,
+        stride,
+        padding,
+    }
+}
+
+/// Images, channels, rows and columns, window.
+fn shapes() -> Vec<Conv2dShape> {
+    let same = window([3, 3], [1, 1], Padding::Same);
+    [
+        (1, [1, 1], [1, 1], same),
+        (0, [2, 3], [4, 4], same),
+        (17, [3, 2], [5, 8], same),
+        (2, [21, 19], [7, 14], same),
+        (16, [2, 5], [6, 15], window([3, 3], [1, 1], Padding::Valid)),
+        (3, [2, 3], [7, 9], window([3, 2], [2, 1], Padding::Same)),
+        (3, [3, 2], [9, 8], window([2, 3], [2, 3], Padding::Valid)),
+        (4, [5, 6], [3, 4], window([1, 1], [1, 1], Padding::Valid)),
+        (4, [2, 2], [5, 6], window([1, 1], [2, 2], Padding::Same)),
+        (1, [2, 2], [3, 3], window([5, 5], [1, 1], Padding::Same)),
+    ]
+    .map(
+        |(images, [inputs, outputs], [height, width], window)| Conv2dShape {
+            images,
+            inputs,
+            outputs,
+            height,
+            width,
+            window,
+        },
+    )
+    .into()
+}
+
+#[test]
+fn convolutions_match_naive() {
+    for &set in dispatch::all() {
+        for shape in shapes() {
+            for density in DENSITIES {
+                check_conv2d(set, &shape, density);
+            }
+        }
+    }
+}
+
+/// A convolution with pooling is the convolution, then pooling of what it gave.
+#[test]
+fn pooling_behind_a_convolution_changes_nothing_else() {
+    let pool = window([2, 2], [1, 1], Padding::Valid);
+    for &set in dispatch::all() {
+        // More blocks than are pooled at a time.
+        for images in [3, 70] {
+            let shape = Conv2dShape {
+                images,
+                inputs: 3,
+                outputs: 5,
+                height: 6,
+                width: 9,
+                window: window([3, 3], [1, 1], Padding::Same),
+            };
+            let owned = mask(shape.weights(), 0.3);
+            let pattern = Pattern::conv2d(set, shape.window, [3, 5], &owned);
+            let values = noise(1, pattern.len());
+            let bias = noise(3, 5);
+            let x = packed(set, images, &noise(2, images * shape.input_features()), 0.0);
+            let layer = Affine {
+                weights: &values,
+                bias: Some(&bias),
+                activation: Activation::Relu,
+            };
+            let mut plain = vec![f32::NAN; lanes_len(images, shape.output_features())];
+            sparse::conv2d::forward(set, &pattern, &shape, layer, &x, &mut plain);
+            let pooling = PoolShape {
+                images,
+                channels: 5,
+                height: 6,
+                width: 9,
+                window: pool,
+            };
+            let pooled_len = lanes_len(images, 5 * 5 * 8);
+            let (mut expected, mut expected_places) =
+                (vec![f32::NAN; pooled_len], vec![9; pooled_len]);
+            let places = Some(&mut expected_places[..]);
+            taskweave_kernels::pool::max_forward(set, &pooling, &plain, &mut expected, places);
+            let (mut y, mut argmax) = (vec![f32::NAN; pooled_len], vec![9; pooled_len]);
+            let operands = (&pattern, &shape);
+            sparse::conv2d::forward_max_pool(set, operands, layer, pool, &x, &mut y, &mut argmax);
+            assert_eq!((&y, &argmax), (&expected, &expected_places));
+
+            let grad = packed(set, images, &noise(4, images * 5 * 5 * 8), 0.0);
+            let mut unpooled = vec![f32::NAN; plain.len()];
+            taskweave_kernels::pool::max_backward(set, &pooling, &argmax, &grad, &mut unpooled);
+            let mut expected_x = vec![f32::NAN; x.len()];
+            sparse::conv2d::grad_input(set, &pattern, &shape, &unpooled, &values, &mut expected_x);
+            let mut expected_values = vec![f32::NAN; pattern.len()];
+            sparse::conv2d::grad_values(set, &pattern, &shape, &x, &unpooled, &mut expected_values);
+            let mut expected_bias = [f32::NAN; 5];
+            conv2d::grad_bias(set, &shape, &unpooled, &mut expected_bias);
+            let (mut grad_x, mut grad_values) =
+                (vec![f32::NAN; x.len()], vec![f32::NAN; pattern.len()]);
+            let mut grad_bias = [f32::NAN; 5];
+            let gradients = sparse::conv2d::Gradients {
+                input: Some(&mut grad_x),
+                values: Some(&mut grad_values),
+                bias: Some(&mut grad_bias),
+            };
+            let max_pooled = MaxPooled {
+                window: pool,
+                argmax: &argmax,
+            };
+            let values = (&x[..], &values[..]);
+            sparse::conv2d::backward_max_pool(set, operands, values, max_pooled, &grad, gradients);
+            assert_eq!(grad_x, expected_x);
+            // Sums over images in parts of other sizes.
+            let near = |actual: &[f32], expected: &[f32]| {
+                let magnitude = (images * 54) as f64 * 4.0;
+                hold(
+                    actual,
+                    &in_f64(expected),
+                    &vec![magnitude; expected.len()],
+                    images * 54,
+                );
+            };
+            near(&grad_values, &expected_values);
+            near(&grad_bias, &expected_bias);
+        }
+    }
+}
+
+#[test]
+fn results_are_the_same_on_any_number_of_threads() {
+    let set = dispatch::active();
+    let shape = Conv2dShape {
+        images: 50,
+        inputs: 16,
+        outputs: 24,
+        height: 9,
+        width: 9,
+        window: window([3, 3], [1, 1], Padding::Same),
+    };
+    let owned = mask(shape.weights(), 0.2);
+    let pattern = Pattern::conv2d(set, shape.window, [16, 24], &owned);
+    let values = noise(1, pattern.len());
+    let x = noise(2, lanes_len(50, shape.input_features()));
+    let grad = noise(3, lanes_len(50, shape.output_features()));
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap().install(|| {
+            let layer = Affine {
+                weights: &values,
+                bias: None,
+                activation: Activation::Linear,
+            };
+            let mut y = vec![f32::NAN; grad.len()];
+            sparse::conv2d::forward(set, &pattern, &shape, layer, &x, &mut y);
+            let mut grad_values = vec![f32::NAN; pattern.len()];
+            sparse::conv2d::grad_values(set, &pattern, &shape, &x, &grad, &mut grad_values);
+            (y, grad_values)
+        })
+    };
+    let one = on(1);
+    assert_eq!(on(2), one);
+    assert_eq!(on(5), one);
+}
