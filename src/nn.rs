@@ -9,7 +9,7 @@ mod shapes;
 mod spec;
 
 pub use init::Initializer;
-pub use network::{Network, Recording};
+pub use network::{Network, Recording, Weighted, WeightedOp};
 pub use parameters::{ParameterKind, ParameterSpec, StateSpec};
 pub use pixel_order::PixelOrder;
 pub use shapes::NetError;

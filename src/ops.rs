@@ -6,7 +6,8 @@
 //! [`Tanh`], [`Sigmoid`], [`Relu`], [`Softmax`], [`LogSoftmax`]). A function of single elements is an
 //! operation once it implements [`Elementwise`].
 //!
-//! In lanes, the layout of the network kernels, work [`Dense`], [`Conv2d`], [`MaxPool`],
+//! In lanes, the layout of the network kernels, work [`Dense`], [`Conv2d`], their sparse counterparts
+//! [`SparseDense`] and [`SparseConv2d`], [`MaxPool`],
 //! [`AveragePool`], [`BatchNorm`], [`Dropout`], [`SoftmaxCrossEntropy`] and [`Relu`]; [`Pack`] and
 //! [`Unpack`] stand at the seams.
 //!
@@ -44,6 +45,8 @@ mod sigmoid;
 mod slice;
 mod softmax;
 mod softmax_cross_entropy;
+mod sparse_conv2d;
+mod sparse_dense;
 mod sqrt;
 mod strided;
 mod sub;
@@ -80,6 +83,8 @@ pub use sigmoid::Sigmoid;
 pub use slice::Slice;
 pub use softmax::Softmax;
 pub use softmax_cross_entropy::SoftmaxCrossEntropy;
+pub use sparse_conv2d::SparseConv2d;
+pub use sparse_dense::SparseDense;
 pub use sqrt::Sqrt;
 pub use sub::Sub;
 pub use sum::Sum;

@@ -12,8 +12,8 @@
 //! registers. Packing costs little beside that, since all channels of the result use what was packed.
 //!
 //! - **Forward**: lists of the weights of each output, ordered by chunk, output, input and tap.
-//! - **Input gradient**: the same over a second index with inputs and outputs in each other's place and
-//!   the taps reversed; the values are brought into its order at each call.
+//! - **Input gradient**: the same over a second index of the same values, with inputs and outputs in each
+//!   other's place and the taps reversed.
 //! - **Gradient of the values**: at every position that is owned, and nowhere else, the products of
 //!   input and output gradient are summed over pixels and images (a sampled dense-dense product).
 //!
@@ -38,6 +38,7 @@
 //! assert_eq!((y[0], y[16]), (34.5, 0.25));
 //! ```
 
+mod choice;
 pub mod conv2d;
 mod correlate;
 pub mod dense;
@@ -45,4 +46,5 @@ mod pattern;
 mod sample;
 mod sheets;
 
+pub use choice::{Choice, ENV, UnknownChoice, choice_from_env, pays};
 pub use pattern::Pattern;

@@ -228,6 +228,27 @@ impl Model {
         parameters.iter().map(|&var| self.tape.value(var).data())
     }
 
+    /// Values of one parameter, all or those by position that the task owns, as [`stored`](Self::stored)
+    /// has them; `None` if they are neither.
+    pub fn to_stored(&self, task: usize, parameter: usize, values: Vec<f32>) -> Option<Vec<f32>> {
+        let net = &self.tasks[task];
+        let stored = self.stored(task).nth(parameter)?.len();
+        if values.len() == stored {
+            return Some(values);
+        }
+        let owned = net.owned.as_ref().map(|owned| &owned[parameter][..])?;
+        let positions = (0..owned.len()).filter(|&position| owned[position] != 0);
+        if values.len() == owned.len() {
+            return Some(positions.map(|position| values[position]).collect());
+        }
+        let mut whole = vec![0.0; owned.len()];
+        let mut values = values.into_iter();
+        for position in positions {
+            whole[position] = values.next()?;
+        }
+        values.next().is_none().then_some(whole)
+    }
+
     /// Changes one parameter's values as [`stored`](Self::stored) has them.
     pub fn edit_stored(&mut self, task: usize, parameter: usize, edit: impl FnOnce(&mut [f32])) {
         let var = self.tasks[task].network.parameters[parameter];
@@ -258,13 +279,14 @@ impl Model {
     }
 
     /// Gives a task the positions it owns, one 0/1 mask per parameter, and sets what it does not own
-    /// to zero. Where they are few, sparse operations take the place of the dense ones from here on.
+    /// to zero. Where they are few, sparse operations take the place of the dense ones from here on, and
+    /// optimisers have no state for the rest.
     ///
     /// # Panics
-    /// If there is not one mask of the right length for every parameter, or the task has owners.
+    /// If there is not one mask of the right length for every parameter.
     pub fn set_owned(&mut self, task: usize, owned: Vec<Owned>) {
         let net = &mut self.tasks[task];
-        assert!(net.owned.is_none(), "{} has owners already", net.name);
+        compact::restore_dense(&mut self.tape, &net.network, &net.compact);
         assert_eq!(net.network.parameters.len(), owned.len());
         for (&var, owned) in net.network.parameters.iter().zip(&owned) {
             let values = self.tape.value_mut(var).data_mut();

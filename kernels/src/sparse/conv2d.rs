@@ -1,7 +1,7 @@
 //! Convolutions with few weights, out of lanes.
 //!
-//! Operands are those of [`conv2d`](crate::conv2d), but for the weights, whose values stand in the order
-//! of a [`Pattern`]. The gradient of the bias is [`conv2d::grad_bias`](crate::conv2d::grad_bias). A max pooling behind the convolution takes some blocks of images at a time, so that
+//! Operands are those of [`conv2d`](crate::conv2d), but for the weights, whose values stand as a
+//! [`Pattern`] says. The gradient of the bias is [`conv2d::grad_bias`](crate::conv2d::grad_bias). A max pooling behind the convolution takes some blocks of images at a time, so that
 //! what is pooled never exists for more of them.
 
 use std::ops::Range;
@@ -68,17 +68,19 @@ pub fn forward(
         check("bias", bias.len(), shape.outputs);
     }
     let axes = shape.window.axes([shape.height, shape.width]);
-    let product = Correlation {
-        index: &pattern.forward,
-        values: layer.weights,
-        bias: layer.bias,
-        relu: layer.activation == Activation::Relu,
-        source: x,
-        sheets: input_sheets(shape),
-        before: axes.map(|axis| axis.before),
-        result_sheets: output_sheets(shape),
-    };
-    product.run(set, y);
+    pattern.forward.with_ordered(layer.weights, |values| {
+        let product = Correlation {
+            index: &pattern.forward,
+            values,
+            bias: layer.bias,
+            relu: layer.activation == Activation::Relu,
+            source: x,
+            sheets: input_sheets(shape),
+            before: axes.map(|axis| axis.before),
+            result_sheets: output_sheets(shape),
+        };
+        product.run(set, y);
+    });
 }
 
 /// The gradient with respect to the input, from lanes of the output to lanes of the input.
@@ -100,11 +102,10 @@ pub fn grad_input(
     let input_len = lanes_len(shape.images, shape.input_features());
     check("grad_input", grad_input.len(), input_len);
     let axes = shape.window.axes([shape.height, shape.width]);
-    with_scratch(pattern.len(), |reordered| {
-        pattern.reorder(values, reordered);
+    pattern.gradient.with_ordered(values, |values| {
         let product = Correlation {
             index: &pattern.gradient,
-            values: reordered,
+            values,
             bias: None,
             relu: false,
             source: grad_output,
@@ -129,16 +130,20 @@ pub fn grad_values(
     grad_output: &[f32],
     grad_values: &mut [f32],
 ) {
-    sample(set, pattern, shape, [x, grad_output], (grad_values, false));
+    check("grad_values", grad_values.len(), pattern.len());
+    pattern.forward.with_unordered(grad_values, |sums| {
+        sample(set, pattern, shape, [x, grad_output], (sums, false));
+    });
 }
 
-/// [`grad_values`], perhaps added to what is there.
+/// The gradient with respect to the values in the order of the forward index, perhaps added to what is
+/// there.
 fn sample(
     set: InstructionSet,
     pattern: &Pattern,
     shape: &Conv2dShape,
     [x, grad_output]: [&[f32]; 2],
-    (grad_values, adds): (&mut [f32], bool),
+    (sums, adds): (&mut [f32], bool),
 ) {
     check_pattern(pattern, shape);
     check(
@@ -148,7 +153,6 @@ fn sample(
     );
     let output_len = lanes_len(shape.images, shape.output_features());
     check("grad_output", grad_output.len(), output_len);
-    check("grad_values", grad_values.len(), pattern.len());
     let axes = shape.window.axes([shape.height, shape.width]);
     let sampling = Sampling {
         index: &pattern.forward,
@@ -159,7 +163,7 @@ fn sample(
         grad_sheets: output_sheets(shape),
         adds,
     };
-    sampling.run(set, grad_values);
+    sampling.run(set, sums);
 }
 
 /// Some blocks of a batch: their number in images, and where they lie in lanes of so many features.
@@ -244,24 +248,58 @@ pub fn backward_max_pool(
     (x, values): (&[f32], &[f32]),
     max_pooled: MaxPooled<'_>,
     grad_output: &[f32],
-    mut gradients: Gradients<'_>,
+    gradients: Gradients<'_>,
 ) {
-    let MaxPooled { window, argmax } = max_pooled;
-    let [height, width] = window.output(shape.output());
-    let features = shape.outputs * height * width;
+    let [height, width] = max_pooled.window.output(shape.output());
+    let pooled_len = lanes_len(shape.images, shape.outputs * height * width);
     check(
         "x",
         x.len(),
         lanes_len(shape.images, shape.input_features()),
     );
-    let pooled_len = lanes_len(shape.images, features);
     check("grad_output", grad_output.len(), pooled_len);
-    check("argmax", argmax.len(), pooled_len);
+    check("argmax", max_pooled.argmax.len(), pooled_len);
     if let Some(input) = &gradients.input {
         check("grad_input", input.len(), x.len());
     }
+    let Gradients {
+        input,
+        values: grad_values,
+        bias,
+    } = gradients;
+    let operands = ((pattern, shape), (x, values), max_pooled, grad_output);
+    match grad_values {
+        Some(target) => {
+            check("grad_values", target.len(), pattern.len());
+            let index = &pattern.forward;
+            index.with_unordered(target, |sums| {
+                by_parts(set, operands, (input, Some(sums), bias));
+            });
+        }
+        None => by_parts(set, operands, (input, None, bias)),
+    }
+}
+
+/// What a backward pass reads: see [`backward_max_pool`].
+type Operands<'a> = (
+    (&'a Pattern, &'a Conv2dShape),
+    (&'a [f32], &'a [f32]),
+    MaxPooled<'a>,
+    &'a [f32],
+);
+
+/// [`backward_max_pool`], some blocks at a time; the gradient of the values in the order of the forward
+/// index.
+fn by_parts(
+    set: InstructionSet,
+    ((pattern, shape), (x, values), max_pooled, grad_output): Operands<'_>,
+    (mut input, mut sums, mut bias): (Option<&mut [f32]>, Option<&mut [f32]>, Option<&mut [f32]>),
+) {
+    let MaxPooled { window, argmax } = max_pooled;
+    let [height, width] = window.output(shape.output());
+    let features = shape.outputs * height * width;
     if shape.images == 0 {
-        for grad in [gradients.values, gradients.bias].into_iter().flatten() {
+        for grad in [sums, bias].into_iter().flatten() {
             grad.fill(0.0);
         }
         return;
@@ -275,15 +313,14 @@ pub fn backward_max_pool(
             let pooling = pooling(&shape, window);
             let pooled = (&grad_output[place.clone()], &argmax[place]);
             pool::max_backward(set, &pooling, pooled.1, pooled.0, grad);
-            if let Some(input) = &mut gradients.input {
+            if let Some(input) = &mut input {
                 let input = &mut input[input_place.clone()];
                 grad_input(set, pattern, &shape, grad, values, input);
             }
-            if let Some(values) = &mut gradients.values {
-                let operands = [&x[input_place], grad];
-                sample(set, pattern, &shape, operands, (values, adds));
+            if let Some(sums) = &mut sums {
+                sample(set, pattern, &shape, [&x[input_place], grad], (sums, adds));
             }
-            if let Some(bias) = &mut gradients.bias {
+            if let Some(bias) = &mut bias {
                 with_scratch(shape.outputs, |part| {
                     conv2d::grad_bias(set, &shape, grad, part);
                     match adds {

@@ -140,8 +140,15 @@ impl TileKernel for Task<'_> {
             let first = chunk * index.chunk;
             let channels = first..index.sources.min(first + index.chunk);
             window.pack(isa, &tile, channels, packed);
-            for (list, sums) in starts.windows(2).zip(sums.chunks_exact_mut(result_len)) {
+            let is_last = chunk + 1 == index.chunks();
+            let lists = starts.windows(2).zip(results.clone());
+            for ((list, result), sums) in lists.zip(sums.chunks_exact_mut(result_len)) {
                 let list = list[0] as usize..list[1] as usize;
+                if is_last {
+                    correlation
+                        .result_sheets
+                        .prefetch(isa, target, &tile, result);
+                }
                 if list.is_empty() {
                     continue;
                 }

@@ -1,7 +1,7 @@
 //! Dense layers with few weights, out of lanes.
 //!
-//! Operands are those of [`dense`](crate::dense), but for the weights, whose values stand in the order of
-//! a [`Pattern`]. The gradient of the bias is [`dense::grad_bias`](crate::dense::grad_bias).
+//! Operands are those of [`dense`](crate::dense), but for the weights, whose values stand as a [`Pattern`]
+//! says. The gradient of the bias is [`dense::grad_bias`](crate::dense::grad_bias).
 
 use super::Pattern;
 use super::correlate::Correlation;
@@ -39,17 +39,19 @@ pub fn forward(
         check("bias", bias.len(), outputs);
     }
     let blocks = blocks(images);
-    let product = Correlation {
-        index: &pattern.forward,
-        values: layer.weights,
-        bias: layer.bias,
-        relu: layer.activation == Activation::Relu,
-        source: x,
-        sheets: Sheets::of_features(blocks, inputs),
-        before: [0; 2],
-        result_sheets: Sheets::of_features(blocks, outputs),
-    };
-    product.run(set, y);
+    pattern.forward.with_ordered(layer.weights, |values| {
+        let product = Correlation {
+            index: &pattern.forward,
+            values,
+            bias: layer.bias,
+            relu: layer.activation == Activation::Relu,
+            source: x,
+            sheets: Sheets::of_features(blocks, inputs),
+            before: [0; 2],
+            result_sheets: Sheets::of_features(blocks, outputs),
+        };
+        product.run(set, y);
+    });
 }
 
 /// `grad_input = grad_output · weightsᵀ`, from lanes of outputs to lanes of inputs.
@@ -69,11 +71,10 @@ pub fn grad_input(
     check("values", values.len(), pattern.len());
     check("grad_input", grad_input.len(), lanes_len(images, inputs));
     let blocks = blocks(images);
-    with_scratch(pattern.len(), |reordered| {
-        pattern.reorder(values, reordered);
+    pattern.gradient.with_ordered(values, |values| {
         let product = Correlation {
             index: &pattern.gradient,
-            values: reordered,
+            values,
             bias: None,
             relu: false,
             source: grad_output,
@@ -112,7 +113,8 @@ pub fn grad_values(
         grad_sheets: Sheets::of_features(blocks, outputs),
         adds: false,
     };
-    sampling.run(set, grad_values);
+    let index = &pattern.forward;
+    index.with_unordered(grad_values, |sums| sampling.run(set, sums));
 }
 
 /// [`forward`] from row-major `[images, inputs]` to row-major `[images, outputs]`.

@@ -1,6 +1,9 @@
 //! Which weights there are, and in which order the kernels meet them.
 
+use std::ops::Range;
+
 use crate::dispatch::{InstructionSet, Kernel};
+use crate::gemm::scratch::with_scratch;
 use crate::gemm::tile::TileKernel;
 use crate::isa::Isa;
 use crate::lanes::{LANES, check};
@@ -10,12 +13,13 @@ use crate::window::Window;
 const TILE_ROWS: usize = 2;
 
 /// Floats of a packed chunk, about: 20 KB, which a first-level cache of 32 KB holds beside the sums.
-const PACKED: usize = 20 << 8;
+const PACKED: usize = 28 << 8;
 
 /// The positions of a kernel that are owned, and the two orders in which the kernels meet them.
 ///
-/// The values of a pattern stand in its forward order, which depends on the instruction set:
-/// [`gather`](Self::gather) and [`scatter`](Self::scatter) bring them from and to the whole kernel.
+/// The values of a pattern stand by their positions in the whole kernel, lowest first;
+/// [`gather`](Self::gather) and [`scatter`](Self::scatter) bring them from and to it. The orders in which
+/// the kernels meet them depend on the instruction set, and each call brings the values into its own.
 ///
 /// Memory: 20 bytes for each position, and 4 for each pair of a channel and a chunk of the other side.
 #[derive(Clone, Debug)]
@@ -27,8 +31,6 @@ pub struct Pattern {
     positions: Vec<u32>,
     pub(super) forward: Index,
     pub(super) gradient: Index,
-    /// The value that each entry of `gradient` stands for.
-    order: Vec<u32>,
 }
 
 /// The weights in the order of one direction.
@@ -43,6 +45,8 @@ pub(super) struct Index {
     pub(super) starts: Vec<u32>,
     /// Where in a packed chunk the first pixel of a tile finds what a weight is multiplied with.
     pub(super) offsets: Vec<u32>,
+    /// Which of the values it has.
+    order: Vec<u32>,
     pub(super) reach: Reach,
 }
 
@@ -81,18 +85,13 @@ struct Entry {
     result: u32,
     source: u32,
     tap: [u32; 2],
-    /// Its place in the whole kernel, or among the values.
-    origin: u32,
+    /// Its place among the values.
+    value: u32,
 }
 
 impl Index {
-    /// Sorts the weights; returns the index and their origins in its order.
-    fn new(
-        results: usize,
-        sources: usize,
-        reach: Reach,
-        mut entries: Vec<Entry>,
-    ) -> (Self, Vec<u32>) {
+    /// Sorts the weights.
+    fn new(results: usize, sources: usize, reach: Reach, mut entries: Vec<Entry>) -> Self {
         let chunk = (PACKED / reach.channel_len()).clamp(1, sources.max(1));
         let key = |entry: &Entry| {
             let chunk_of = entry.source as usize / chunk;
@@ -119,15 +118,36 @@ impl Index {
             let place = (channel * reach.packed[0] + row) * reach.packed[1] + column;
             (place * LANES) as u32
         };
-        let index = Self {
+        Self {
             results,
             sources,
             chunk,
             starts,
             offsets: entries.iter().map(offset).collect(),
+            order: entries.iter().map(|entry| entry.value).collect(),
             reach,
-        };
-        (index, entries.iter().map(|entry| entry.origin).collect())
+        }
+    }
+
+    /// Calls `code` with the values in the order of this index.
+    pub(super) fn with_ordered(&self, values: &[f32], code: impl FnOnce(&[f32])) {
+        with_scratch(values.len(), |ordered| {
+            for (target, &at) in ordered.iter_mut().zip(&self.order) {
+                *target = values[at as usize];
+            }
+            code(ordered);
+        });
+    }
+
+    /// Calls `code` with a place for something of each value in the order of this index, then brings
+    /// that to the values.
+    pub(super) fn with_unordered(&self, values: &mut [f32], code: impl FnOnce(&mut [f32])) {
+        with_scratch(values.len(), |ordered| {
+            code(ordered);
+            for (&value, &at) in ordered.iter().zip(&self.order) {
+                values[at as usize] = value;
+            }
+        });
     }
 
     /// Chunks of the source.
@@ -141,7 +161,7 @@ impl Index {
     }
 
     /// Where the weights of some channels of the result begin in a chunk, and their end.
-    pub(super) fn starts_of(&self, chunk: usize, results: std::ops::Range<usize>) -> &[u32] {
+    pub(super) fn starts_of(&self, chunk: usize, results: Range<usize>) -> &[u32] {
         let first = chunk * self.results;
         &self.starts[first + results.start..=first + results.end]
     }
@@ -205,42 +225,44 @@ impl Pattern {
         let pixels = set.run(TilePixels);
         let rows = if kernel == [1, 1] { 1 } else { TILE_ROWS };
         let tile = [rows, pixels];
-        let position = |index: u32| {
-            let index = index as usize;
-            let (output, index) = (index % outputs, index / outputs);
-            let (input, tap) = (index % inputs, index / inputs);
-            (input as u32, output as u32, [tap / width, tap % width])
-        };
-        let forward = (0..owned.len() as u32).filter(|&at| owned[at as usize] != 0);
-        let forward = forward.map(|at| {
-            let (input, output, tap) = position(at);
-            Entry {
-                result: output,
-                source: input,
-                tap: tap.map(|place| place as u32),
-                origin: at,
-            }
+        let positions = (0..owned.len() as u32).filter(|&at| owned[at as usize] != 0);
+        let positions: Vec<u32> = positions.collect();
+        // Input, output and place of the window of every value.
+        let weights = positions.iter().enumerate().map(|(value, &position)| {
+            let rest = position as usize;
+            let (output, rest) = (rest % outputs, rest / outputs);
+            let (input, tap) = (rest % inputs, rest / inputs);
+            let tap = [tap / width, tap % width];
+            (
+                input as u32,
+                output as u32,
+                tap.map(|place| place as u32),
+                value as u32,
+            )
         });
-        let reach = Reach::new(tile, kernel, stride, [1, 1]);
-        let (forward, positions) = Index::new(outputs, inputs, reach, forward.collect());
-        let gradient = positions.iter().enumerate().map(|(at, &place)| {
-            let (input, output, [row, column]) = position(place);
-            Entry {
-                result: input,
-                source: output,
-                tap: [(height - 1 - row) as u32, (width - 1 - column) as u32],
-                origin: at as u32,
-            }
+        let forward = weights.clone().map(|(source, result, tap, value)| Entry {
+            result,
+            source,
+            tap,
+            value,
         });
-        let reach = Reach::new(tile, kernel, [1, 1], stride);
-        let (gradient, order) = Index::new(inputs, outputs, reach, gradient.collect());
+        let last = [height as u32 - 1, width as u32 - 1];
+        let gradient = weights.map(|(result, source, [row, column], value)| Entry {
+            result,
+            source,
+            tap: [last[0] - row, last[1] - column],
+            value,
+        });
+        let forward_reach = Reach::new(tile, kernel, stride, [1, 1]);
+        let gradient_reach = Reach::new(tile, kernel, [1, 1], stride);
+        let forward = Index::new(outputs, inputs, forward_reach, forward.collect());
+        let gradient = Index::new(inputs, outputs, gradient_reach, gradient.collect());
         Self {
             dims,
             stride,
             positions,
             forward,
             gradient,
-            order,
         }
     }
 
@@ -258,6 +280,11 @@ impl Pattern {
     /// inputs, outputs]`.
     pub fn dims(&self) -> [usize; 4] {
         self.dims
+    }
+
+    /// Rows and columns that the window moves by.
+    pub fn stride(&self) -> [usize; 2] {
+        self.stride
     }
 
     /// The share of the weights that there are; 0 of none.
@@ -291,13 +318,6 @@ impl Pattern {
         check("whole", whole.len(), self.dims.iter().product());
         for (&value, &position) in values.iter().zip(&self.positions) {
             whole[position as usize] = value;
-        }
-    }
-
-    /// Brings the values into the order of the gradient's index.
-    pub(super) fn reorder(&self, values: &[f32], reordered: &mut [f32]) {
-        for (target, &at) in reordered.iter_mut().zip(&self.order) {
-            *target = values[at as usize];
         }
     }
 
@@ -340,9 +360,14 @@ mod tests {
             for (at, &value) in back.iter().enumerate() {
                 assert_eq!(value, if at % 3 == 1 { at as f32 } else { -1.0 });
             }
-            let mut seen = pattern.order.clone();
-            seen.sort_unstable();
-            assert_eq!(seen, (0..70).collect::<Vec<u32>>());
+            assert!(pattern.positions().is_sorted());
+            for index in [&pattern.forward, &pattern.gradient] {
+                let mut back = vec![0.0; 70];
+                index.with_ordered(&values, |ordered| {
+                    index.with_unordered(&mut back, |target| target.copy_from_slice(ordered));
+                });
+                assert_eq!(back, values);
+            }
         }
     }
 

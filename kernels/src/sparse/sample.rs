@@ -172,6 +172,9 @@ impl TileKernel for Task<'_> {
                 window.pack(isa, &tile, channels, self.packed);
                 for (list, result) in starts.windows(2).zip(self.results.clone()) {
                     let list = list[0] as usize..list[1] as usize;
+                    if chunk == self.chunks.start {
+                        grad_sheets.prefetch(isa, grad.as_ptr(), &tile, result + 1);
+                    }
                     let place = grad_sheets.place(tile.sheet, result, tile.first);
                     let mut walk = Walk {
                         offsets: &index.offsets[list.clone()],

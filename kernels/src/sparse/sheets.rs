@@ -51,6 +51,29 @@ impl Sheets {
         sheet * self.sheet + channel * self.channel + row * self.row + column * self.pixel
     }
 
+    /// Whether this is the one sheet of a dense layer.
+    #[inline(always)]
+    fn has_features(&self) -> bool {
+        self.channel == LANES && self.size[0] == 1
+    }
+
+    /// Asks for the pixels of a tile in one channel.
+    #[inline(always)]
+    pub(super) fn prefetch<I: Isa>(
+        &self,
+        isa: I,
+        start: *const f32,
+        tile: &TilePlace,
+        channel: usize,
+    ) {
+        let first = start.wrapping_add(self.place(tile.sheet, channel, tile.first));
+        for row in 0..tile.len[0] {
+            for column in 0..tile.len[1] {
+                isa.prefetch(first.wrapping_add(row * self.row + column * self.pixel));
+            }
+        }
+    }
+
     /// Floats from one row to the next.
     #[inline(always)]
     pub(super) fn row(&self) -> usize {
@@ -99,7 +122,8 @@ pub(super) struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// Packs some channels for a tile, `[channel][row][column][16]`, zeros where there is no pixel.
+    /// Packs some channels for a tile, `[channel][row][column][16]`, zeros where there is no pixel; asks
+    /// for what the next call will pack: the channels behind these, or the first ones of the next tile.
     ///
     /// # Panics
     /// If the target is shorter than so many channels.
@@ -114,32 +138,65 @@ impl Window<'_> {
         let [rows, columns] = self.reach.packed;
         let (vectors, _) = packed.as_chunks_mut::<LANES>();
         let vectors = &mut vectors[..channels.len() * rows * columns];
+        if self.sheets.has_features() {
+            return self.pack_features(isa, tile, channels, vectors);
+        }
+        let next = self.sheets.channel * channels.len();
         let mut targets = vectors.chunks_exact_mut(columns);
         for channel in channels {
             for at in 0..rows {
                 let target = targets.next().expect("a row for each");
                 match self.source(0, tile, at) {
-                    Some(row) => self.pack_row(isa, tile, [channel, row], target),
+                    Some(row) => self.pack_row(isa, tile, [channel, row], (target, next)),
                     None => target.fill([0.0; LANES]),
                 }
             }
         }
     }
 
-    /// Packs one row of a channel.
+    /// Packs some features of the blocks of a tile: block by block, since its features lie side by side.
+    #[inline(always)]
+    fn pack_features<I: Isa>(
+        &self,
+        isa: I,
+        tile: &TilePlace,
+        channels: Range<usize>,
+        vectors: &mut [[f32; LANES]],
+    ) {
+        let columns = self.reach.packed[1];
+        let next = channels.len() * LANES;
+        for column in 0..columns {
+            let targets = vectors[column..].iter_mut().step_by(columns);
+            if column >= tile.len[1] {
+                targets.for_each(|target| *target = [0.0; LANES]);
+                continue;
+            }
+            let place = [0, tile.first[1] + column];
+            let from = self.sheets.place(tile.sheet, channels.start, place);
+            let (features, _) = self.values[from..].as_chunks::<LANES>();
+            for (target, feature) in targets.zip(&features[..channels.len()]) {
+                isa.prefetch_to_l2(feature.as_ptr().wrapping_add(next));
+                isa.store(target, isa.load(feature));
+            }
+        }
+    }
+
+    /// Packs one row of a channel, and asks for what lies so many floats behind each pixel.
     #[inline(always)]
     fn pack_row<I: Isa>(
         &self,
         isa: I,
         tile: &TilePlace,
         [channel, row]: [usize; 2],
-        target: &mut [[f32; LANES]],
+        (target, next): (&mut [[f32; LANES]], usize),
     ) {
         let Self { sheets, reach, .. } = self;
         let vector = |column: usize| {
             let from = sheets.place(tile.sheet, channel, [row, column]);
             let pixel = self.values[from..].first_chunk();
-            isa.load(pixel.expect("a vector for each pixel"))
+            let pixel: &[f32; LANES] = pixel.expect("a vector for each pixel");
+            isa.prefetch_to_l2(pixel.as_ptr().wrapping_add(next));
+            isa.load(pixel)
         };
         if reach.dilation[1] > 1 {
             for (at, target) in target.iter_mut().enumerate() {

@@ -1,1 +1,134 @@
+//! Kernels that a tape holds without what their task does not own.
 
+use std::sync::Arc;
+
+use taskweave_kernels::conv2d::Conv2dShape;
+use taskweave_kernels::dispatch;
+use taskweave_kernels::sparse::{self, Pattern};
+use taskweave_kernels::window::Window;
+
+use crate::autograd::Tape;
+use crate::multitask::Owned;
+use crate::nn::{Network, Weighted, WeightedOp};
+use crate::ops::{Precision, SparseConv2d, SparseDense};
+use crate::tensor::{Shape, Tensor, TensorSpec};
+
+/// A kernel of which the tape holds the owned values alone, in the order of a pattern.
+pub(super) struct Compact {
+    pattern: Arc<Pattern>,
+    /// The shape of the whole.
+    shape: Shape,
+}
+
+impl Compact {
+    /// The whole kernel, zero where nothing is owned.
+    pub(super) fn scatter(&self, values: &[f32]) -> Vec<f32> {
+        let mut whole = vec![0.0; self.shape.elements()];
+        self.pattern.scatter(values, &mut whole);
+        whole
+    }
+
+    /// The owned values of a whole kernel.
+    pub(super) fn gather(&self, whole: &[f32], values: &mut [f32]) {
+        self.pattern.gather(whole, values);
+    }
+}
+
+/// Puts sparse operations in the place of those dense ones whose kernels are owned so sparsely that this
+/// is faster, and has the tape hold their owned values alone. Per parameter, what became of it.
+pub(super) fn replace_dense(
+    tape: &mut Tape,
+    network: &Network,
+    owned: &[Owned],
+) -> Vec<Option<Compact>> {
+    let mut compact: Vec<Option<Compact>> = owned.iter().map(|_| None).collect();
+    for weighted in &network.weighted {
+        compact[weighted.kernel] = replace(tape, network, weighted, &owned[weighted.kernel]);
+    }
+    compact
+}
+
+fn replace(
+    tape: &mut Tape,
+    network: &Network,
+    weighted: &Weighted,
+    owned: &[u8],
+) -> Option<Compact> {
+    let kernel = network.parameters[weighted.kernel];
+    let shape = tape.value(kernel).shape().clone();
+    let set = dispatch::active();
+    let owned_count = owned.iter().filter(|&&owned| owned != 0).count();
+    let density = owned_count as f64 / owned.len().max(1) as f64;
+    let pattern = match (weighted.op, shape.dims()) {
+        (WeightedOp::Dense(op), &[inputs, outputs]) => {
+            if op.precision != Precision::F32 || !sparse::pays(None, density) {
+                return None;
+            }
+            Pattern::dense(set, [inputs, outputs], owned)
+        }
+        (WeightedOp::Conv2d(op), &[height, width, inputs, outputs]) => {
+            let window = Window {
+                kernel: [height, width],
+                stride: op.stride,
+                padding: op.padding,
+            };
+            let is_bf16 = op.precision == Precision::Bf16 && op.is_pointwise(window.kernel);
+            // Of the sizes, only channels and window count.
+            let convolution = Conv2dShape {
+                images: 1,
+                inputs,
+                outputs,
+                height: 1,
+                width: 1,
+                window,
+            };
+            if is_bf16 || !sparse::pays(Some(&convolution), density) {
+                return None;
+            }
+            Pattern::conv2d(set, window, [inputs, outputs], owned)
+        }
+        _ => return None,
+    };
+    let pattern = Arc::new(pattern);
+    match weighted.op {
+        WeightedOp::Dense(op) => {
+            let sparse = SparseDense {
+                pattern: Arc::clone(&pattern),
+                activation: op.activation,
+            };
+            tape.replace(weighted.output, sparse);
+        }
+        WeightedOp::Conv2d(op) => {
+            let sparse = SparseConv2d {
+                pattern: Arc::clone(&pattern),
+                padding: op.padding,
+                activation: op.activation,
+                max_pool: op.max_pool,
+            };
+            tape.replace(weighted.output, sparse);
+        }
+    }
+    let compact = Compact { pattern, shape };
+    let mut values = Tensor::zeros_row_major([compact.pattern.len()]);
+    compact.gather(tape.value(kernel).data(), values.data_mut());
+    *tape.value_mut(kernel) = values;
+    Some(compact)
+}
+
+/// Puts the dense operations back, and has the tape hold whole kernels again.
+pub(super) fn restore_dense(tape: &mut Tape, network: &Network, compact: &[Option<Compact>]) {
+    for weighted in &network.weighted {
+        let Some(Some(compact)) = compact.get(weighted.kernel) else {
+            continue;
+        };
+        let kernel = network.parameters[weighted.kernel];
+        let mut whole = Tensor::zeros(TensorSpec::row_major(compact.shape.dims()));
+        let values = tape.value(kernel).data();
+        compact.pattern.scatter(values, whole.data_mut());
+        *tape.value_mut(kernel) = whole;
+        match weighted.op {
+            WeightedOp::Dense(op) => tape.replace(weighted.output, op),
+            WeightedOp::Conv2d(op) => tape.replace(weighted.output, op),
+        }
+    }
+}
