@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use taskweave_kernels::{conv2d, dispatch};
+use taskweave_kernels::{conv2d, dispatch, sparse};
 
 /// Trains image classifiers on an ordinary CPU, and shows whether one network can do the work of
 /// several.
@@ -67,6 +67,7 @@ pub fn main() -> ExitCode {
 fn dispatch_command(command: &Command) -> Result<(), Failure> {
     dispatch::from_env().map_err(|error| Failure::usage(error.to_string()))?;
     conv2d::method_from_env().map_err(|error| Failure::usage(error.to_string()))?;
+    sparse::choice_from_env().map_err(|error| Failure::usage(error.to_string()))?;
     interrupt::watch();
     let mut out = io::stdout();
     match command {

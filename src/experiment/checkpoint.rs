@@ -10,7 +10,7 @@ mod tensors;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use taskweave_kernels::{conv2d, dispatch};
+use taskweave_kernels::{conv2d, dispatch, sparse};
 
 use super::model_file::{self, StoredTensor};
 use super::plan::PlannedModel;
@@ -34,6 +34,9 @@ struct Header {
     /// The way to convolve that was forced, if one was.
     #[serde(default)]
     convolution: Option<String>,
+    /// Whether sparse kernels were forced, or dense ones.
+    #[serde(default)]
+    sparse: Option<String>,
     experiment: String,
     settings: RunSettings,
     /// The experiment as it is run, to be held to the program's own.
@@ -120,6 +123,12 @@ fn forced_convolution() -> Option<&'static str> {
     method.map(conv2d::Method::name)
 }
 
+/// The choice between sparse kernels and dense ones that the environment forces, if it does.
+fn forced_sparse() -> Option<&'static str> {
+    let choice = sparse::choice_from_env().ok().flatten();
+    choice.map(sparse::Choice::name)
+}
+
 impl Checkpoints {
     /// Whether a folder holds the checkpoint of an unfinished run.
     pub fn stand_in(folder: &OutputFolder) -> bool {
@@ -140,6 +149,7 @@ impl Checkpoints {
                 program_version: env!("CARGO_PKG_VERSION").to_owned(),
                 instruction_set: dispatch::active().name().to_owned(),
                 convolution: forced_convolution().map(str::to_owned),
+                sparse: forced_sparse().map(str::to_owned),
                 experiment: experiment.name.to_owned(),
                 settings: *settings,
                 definition: definition(experiment, settings),
@@ -187,15 +197,24 @@ impl Checkpoints {
     /// What the run was begun with and what it goes on with, where these are other kernels: then it
     /// does not end the same to the last bit.
     pub fn changed_kernels(&self) -> Option<[String; 2]> {
-        let name = |set: &str, convolution: Option<&str>| match convolution {
-            None => set.to_owned(),
-            Some(method) => format!("{set} and {}={method}", conv2d::ENV),
+        let name = |set: &str, convolution: Option<&str>, sparse: Option<&str>| {
+            let forced = [(conv2d::ENV, convolution), (sparse::ENV, sparse)];
+            let forced = forced
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)));
+            forced.fold(set.to_owned(), |kernels, (name, value)| {
+                format!("{kernels} and {name}={value}")
+            })
         };
-        let begun = name(
-            &self.header.instruction_set,
-            self.header.convolution.as_deref(),
-        );
-        let active = name(dispatch::active().name(), forced_convolution());
+        let Header {
+            instruction_set,
+            convolution,
+            sparse,
+            ..
+        } = &self.header;
+        let begun = name(instruction_set, convolution.as_deref(), sparse.as_deref());
+        let set = dispatch::active().name();
+        let active = name(set, forced_convolution(), forced_sparse());
         (begun != active).then_some([begun, active])
     }
 

@@ -14,7 +14,7 @@ use taskweave::nn::NetSpec;
 use taskweave::optim::{AdamSettings, OptimizerSpec};
 use taskweave::train::{EarlyStopping, EarlyStoppingSettings, Model, owners_by_importance};
 
-use taskweave_kernels::{conv2d, dispatch};
+use taskweave_kernels::{conv2d, dispatch, sparse};
 
 use replay::{Phase, Tasks, replay};
 use trace::{BATCH, Place, STEPS, Trace, fixture, tensors};
@@ -211,20 +211,31 @@ fn masked_three_phases_90() {
     replay_masked("masked_three_phases_90", &tasks, &phases);
 }
 
-/// Set and way to convolve are chosen once per process, so each pair of them runs in one of its own.
+/// Set, way to convolve and sparse kernels are chosen once per process, so each combination runs in one
+/// of its own.
 #[test]
 fn every_trace_on_every_instruction_set_by_every_way_to_convolve() {
     let itself = "every_trace_on_every_instruction_set_by_every_way_to_convolve";
     for set in dispatch::all() {
-        for method in ["", "direct", "winograd"] {
+        let ways = [
+            ("", ""),
+            ("direct", "never"),
+            ("winograd", "never"),
+            ("", "always"),
+        ];
+        for (method, choice) in ways {
             let output = Command::new(env::current_exe().unwrap())
                 .args(["--skip", itself])
                 .env(dispatch::ENV, set.name())
                 .env(conv2d::ENV, method)
+                .env(sparse::ENV, choice)
                 .output()
                 .unwrap();
             let text = String::from_utf8_lossy(&output.stdout);
-            let on = format!("on {} by {method:?}:\n{text}", set.name());
+            let on = format!(
+                "on {} by {method:?}, sparse {choice:?}:\n{text}",
+                set.name()
+            );
             assert!(output.status.success(), "{on}");
             assert!(text.contains("12 passed"), "{on}");
         }

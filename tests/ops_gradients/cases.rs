@@ -14,6 +14,7 @@ use super::naive as plain;
 mod convolved;
 mod normalised;
 mod pooled;
+mod sparse;
 
 type Reference = Box<dyn Fn(&[Vec<f64>]) -> Vec<f64>>;
 
@@ -108,6 +109,7 @@ pub(crate) fn all() -> Vec<Case> {
     matrix_products(&mut cases);
     network(&mut cases);
     convolved::add(&mut cases);
+    sparse::add(&mut cases);
     normalised::add(&mut cases);
     pooled::add(&mut cases);
     cases

@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use super::{CurrentModel, Progress};
 use crate::experiment::model_file::{self, StoredTensor};
 use crate::experiment::plan::PlannedModel;
-use crate::optim::{Optimizer, OptimizerSpec};
+use crate::optim::OptimizerSpec;
 use crate::tensor::Tensor;
 use crate::train::{EpochRecord, FitState, Model, Snapshot};
 
@@ -94,13 +94,13 @@ pub(super) fn restore_model(
             }
             model.set_owned(task, owned);
         }
-        // From here on the model stores values as the checkpoint does.
         let (names, parameters) = (value_names(model, task), specs.len());
         for (at, (name, shape)) in names.iter().enumerate() {
-            let values = model_file::read_floats(file, name, shape)?;
             if at < parameters {
+                let values = read_parameter(file, model, (task, at), name)?;
                 model.edit_stored(task, at, |target| target.copy_from_slice(&values));
             } else {
+                let values = model_file::read_floats(file, name, shape)?;
                 model.edit_state(task, at - parameters, |target| {
                     target.copy_from_slice(&values)
                 });
@@ -108,6 +108,25 @@ pub(super) fn restore_model(
         }
     }
     Ok(())
+}
+
+/// Something that a checkpoint has for each value of a parameter, or for each owned one, as the model
+/// stores it: other kernels may have written it.
+fn read_parameter(
+    file: &SafeTensors<'_>,
+    model: &Model,
+    (task, parameter): (usize, usize),
+    name: &str,
+) -> Result<Vec<f32>, String> {
+    let net = &model.tasks()[task];
+    let shape = &net.spec().parameters()[parameter].shape;
+    let values = model_file::read_floats(file, name, shape).or_else(|error| {
+        let owned = net.owned().map(|owned| &owned[parameter]).ok_or(&error[..]);
+        let count = owned?.iter().filter(|&&owned| owned != 0).count();
+        model_file::read_floats(file, name, &[count]).map_err(|_| error)
+    })?;
+    let stored = model.to_stored(task, parameter, values);
+    stored.ok_or_else(|| format!("{name} has another number of values than the task owns"))
 }
 
 /// What training carries on with besides the model.
@@ -129,19 +148,27 @@ pub(super) fn restore_state(
     for task in 0..model.tasks().len() {
         let names = value_names(model, task);
         let is_active = active.contains(&task);
-        for (name, shape) in &names[..model.stored(task).count()] {
-            if is_active {
-                restore_optimizer(file, &mut optimizer, slot, (name, shape))?;
+        let parameters = model.stored(task).count();
+        for (at, (name, shape)) in names.iter().enumerate() {
+            if at < parameters && is_active {
+                let used = optimizer.spec().state_buffers();
+                let mut state = [Vec::new(), Vec::new()];
+                for (kept, values) in state.iter_mut().take(used).enumerate() {
+                    let name = format!("{name}.optimizer_{kept}");
+                    *values = read_parameter(file, model, (task, at), &name)?;
+                }
+                optimizer.set_state(slot + at, state.each_ref().map(|values| &values[..]));
             }
-            slot += 1;
+            let name = format!("{name}.best");
+            if is_active {
+                best.push(if at < parameters {
+                    read_parameter(file, model, (task, at), &name)?
+                } else {
+                    model_file::read_floats(file, &name, shape)?
+                });
+            }
         }
-        for (name, shape) in names.iter().filter(|_| is_active) {
-            best.push(model_file::read_floats(
-                file,
-                &format!("{name}.best"),
-                shape,
-            )?);
-        }
+        slot += parameters;
     }
     Ok(FitState {
         optimizer,
@@ -151,22 +178,4 @@ pub(super) fn restore_state(
         stopped_early: fit.stopped_early,
         seconds: fit.seconds,
     })
-}
-
-fn restore_optimizer(
-    file: &SafeTensors<'_>,
-    optimizer: &mut Optimizer,
-    slot: usize,
-    (name, shape): (&str, &[usize]),
-) -> Result<(), String> {
-    let mut state = [Vec::new(), Vec::new()];
-    for (kept, values) in state
-        .iter_mut()
-        .take(optimizer.spec().state_buffers())
-        .enumerate()
-    {
-        *values = model_file::read_floats(file, &format!("{name}.optimizer_{kept}"), shape)?;
-    }
-    optimizer.set_state(slot, state.each_ref().map(|values| &values[..]));
-    Ok(())
 }
