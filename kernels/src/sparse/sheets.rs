@@ -17,6 +17,8 @@ pub(super) struct Sheets {
     channel: usize,
     row: usize,
     pub(super) pixel: usize,
+    /// Whether this is the one sheet of a dense layer.
+    has_features: bool,
 }
 
 impl Sheets {
@@ -30,6 +32,7 @@ impl Sheets {
             channel: rows * columns * LANES,
             row: columns * LANES,
             pixel: LANES,
+            has_features: false,
         }
     }
 
@@ -42,6 +45,7 @@ impl Sheets {
             channel: LANES,
             row: 0,
             pixel: features * LANES,
+            has_features: true,
         }
     }
 
@@ -49,12 +53,6 @@ impl Sheets {
     #[inline(always)]
     pub(super) fn place(&self, sheet: usize, channel: usize, [row, column]: [usize; 2]) -> usize {
         sheet * self.sheet + channel * self.channel + row * self.row + column * self.pixel
-    }
-
-    /// Whether this is the one sheet of a dense layer.
-    #[inline(always)]
-    fn has_features(&self) -> bool {
-        self.channel == LANES && self.size[0] == 1
     }
 
     /// Asks for the pixels of a tile in one channel.
@@ -138,7 +136,7 @@ impl Window<'_> {
         let [rows, columns] = self.reach.packed;
         let (vectors, _) = packed.as_chunks_mut::<LANES>();
         let vectors = &mut vectors[..channels.len() * rows * columns];
-        if self.sheets.has_features() {
+        if self.sheets.has_features {
             return self.pack_features(isa, tile, channels, vectors);
         }
         let next = self.sheets.channel * channels.len();
