@@ -262,21 +262,20 @@ pub fn backward_max_pool(
     if let Some(input) = &gradients.input {
         check("grad_input", input.len(), x.len());
     }
-    let Gradients {
-        input,
-        values: grad_values,
-        bias,
-    } = gradients;
     let operands = ((pattern, shape), (x, values), max_pooled, grad_output);
-    match grad_values {
+    match gradients.values {
         Some(target) => {
             check("grad_values", target.len(), pattern.len());
             let index = &pattern.forward;
             index.with_unordered(target, |sums| {
-                by_parts(set, operands, (input, Some(sums), bias));
+                let gradients = Gradients {
+                    values: Some(sums),
+                    ..gradients
+                };
+                by_parts(set, operands, gradients);
             });
         }
-        None => by_parts(set, operands, (input, None, bias)),
+        None => by_parts(set, operands, gradients),
     }
 }
 
@@ -293,9 +292,14 @@ type Operands<'a> = (
 fn by_parts(
     set: InstructionSet,
     ((pattern, shape), (x, values), max_pooled, grad_output): Operands<'_>,
-    (mut input, mut sums, mut bias): (Option<&mut [f32]>, Option<&mut [f32]>, Option<&mut [f32]>),
+    gradients: Gradients<'_>,
 ) {
     let MaxPooled { window, argmax } = max_pooled;
+    let Gradients {
+        mut input,
+        values: mut sums,
+        mut bias,
+    } = gradients;
     let [height, width] = window.output(shape.output());
     let features = shape.outputs * height * width;
     if shape.images == 0 {
