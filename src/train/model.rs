@@ -222,7 +222,7 @@ impl Model {
     }
 
     /// A task's parameter values as the tape holds them, in the order of [`NetSpec::parameters`]: of a
-    /// kernel that [sparse operations](ops::SparseDense) take, only the owned ones, by position.
+    /// kernel that [sparse operations](crate::ops::SparseDense) take, only the owned ones, by position.
     pub fn stored(&self, task: usize) -> impl Iterator<Item = &[f32]> {
         let parameters = &self.tasks[task].network.parameters;
         parameters.iter().map(|&var| self.tape.value(var).data())
