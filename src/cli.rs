@@ -7,8 +7,10 @@
 mod bench;
 pub mod data;
 mod failure;
+mod inspect;
 mod interrupt;
 mod list;
+mod predict;
 mod progress;
 pub mod report;
 mod run;
@@ -44,6 +46,10 @@ enum Command {
     List(list::ListArgs),
     /// Print what an experiment's nets are made of
     Summary(summary::SummaryArgs),
+    /// Print what a model file holds: layers, owners, sizes and costs
+    Inspect(inspect::InspectArgs),
+    /// Classify images with a model file
+    Predict(predict::PredictArgs),
     /// List, download and check the datasets
     Data(data::DataArgs),
     /// Print the confusion matrix and classification report of label files
@@ -74,6 +80,8 @@ fn dispatch_command(command: &Command) -> Result<(), Failure> {
         Command::Run(args) => run::run(args, &mut out)?,
         Command::List(args) => list::run(args, &mut out)?,
         Command::Summary(args) => summary::run(args, &mut out)?,
+        Command::Inspect(args) => inspect::run(args, &mut out)?,
+        Command::Predict(args) => predict::run(args, &mut out)?,
         Command::Data(args) => data::run(args, &mut out)?,
         Command::Report(args) => report::run(args, &mut out)?,
         Command::Bench(args) => bench::run(args, &mut out)?,

@@ -7,10 +7,12 @@ mod built_in;
 mod checkpoint;
 mod error;
 mod estimate;
+mod inspection;
 mod model_file;
 mod outcome;
 mod plan;
 mod runner;
+mod stored_model;
 mod summary;
 
 pub use answer::Answer;
@@ -19,8 +21,10 @@ pub use built_in::{built_in, find};
 pub use checkpoint::Checkpoints;
 pub use error::ExperimentError;
 pub use estimate::Estimate;
+pub use inspection::{Inspection, LayerInspection, TaskInspection};
 pub use outcome::{ModelOutcome, TaskOutcome};
 pub use runner::{PhaseStart, RunObserver, RunSettings, TaskData, run};
+pub use stored_model::{Predictions, StoredModel};
 pub use summary::{Summary, SummaryRow};
 
 use std::fmt;
@@ -77,7 +81,7 @@ pub struct Task {
 }
 
 /// The two kinds of model that an experiment compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelKind {
     /// A net of its own for one task.

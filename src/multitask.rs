@@ -8,7 +8,9 @@
 mod importance;
 mod owners;
 mod shared;
+mod weave;
 
 pub use importance::MeanGradient;
 pub use owners::{Owned, OwnerError, choose_owners, share};
 pub use shared::{SharedLayer, Sharer, shared_layers};
+pub use weave::{Part, WeaveError, Woven, count_owned, owner_bits, owner_bytes, unweave, weave};

@@ -1,11 +1,12 @@
 //! The program itself: what `taskweave run` prints and keeps, and that it repeats.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use safetensors::SafeTensors;
+use taskweave::data::{self, npy};
+use taskweave::multitask::count_owned;
 
 mod common;
 use common::layout;
@@ -174,37 +175,133 @@ fn stderr_tells_the_story_in_plain_lines() {
 }
 
 #[test]
-fn a_kept_multitask_model_never_shares_a_position() {
+fn a_kept_multitask_model_is_one_woven_tensor_per_parameter() {
     let folder = tempfile::tempdir().unwrap();
     run_into(folder.path(), &[]);
-    let bytes = fs::read(folder.path().join("multitask.safetensors")).unwrap();
+    let path = folder.path().join("multitask.safetensors");
+    let bytes = fs::read(&path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let mut owners: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let mut tensors = 0;
-    for (name, view) in file.tensors() {
-        let Some(parameter) = name.strip_suffix(".owned") else {
-            continue;
-        };
-        tensors += 1;
-        let weights = file.tensor(parameter).unwrap();
-        assert_eq!(weights.shape(), view.shape());
-        for (weight, owned) in weights.data().chunks_exact(4).zip(view.data()) {
-            assert!(
-                *owned == 1 || weight == [0; 4],
-                "{parameter}: an unowned weight is not zero"
-            );
-        }
-        let (_, position) = parameter.split_once('/').unwrap();
-        let sum = owners
-            .entry(position.to_owned())
-            .or_insert_with(|| vec![0; view.data().len()]);
-        for (sum, owned) in sum.iter_mut().zip(view.data()) {
-            *sum += owned;
-        }
+    // Kernels and biases of four layers, each with its owners.
+    assert_eq!(file.names().len(), 2 * 8);
+    let owners = file.tensor("Digit+Fashion/dense_0/kernel.owners").unwrap();
+    let counts = count_owned(owners.data(), 784 * 800, 2).unwrap();
+    let values = file.tensor("Digit+Fashion/dense_0/kernel").unwrap();
+    assert_eq!(values.shape(), [counts[0] + counts[1]]);
+    assert_eq!(counts[0], counts[1]);
+
+    let printed = taskweave(&["inspect", path.to_str().unwrap(), "--json"]);
+    let found: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    // A fifth of the 800 biases, too.
+    assert_eq!(found["layers"][0]["owned"][1], counts[1] + 160);
+    assert_eq!(found["tasks"][1]["class_names"][9], "Ankle boot");
+    let bytes_of = |name: &str| found[name].as_f64().unwrap();
+    assert!(bytes_of("bytes_woven") <= 0.47 * bytes_of("bytes_one_dense"));
+    let printed = taskweave(&["inspect", path.to_str().unwrap()]);
+    let text = String::from_utf8(printed.stdout).unwrap();
+    assert!(text.contains("0.4625 of one"), "{text}");
+
+    let dedicated = folder.path().join("dedicated-digit.safetensors");
+    let printed = taskweave(&["inspect", dedicated.to_str().unwrap()]);
+    let text = String::from_utf8(printed.stdout).unwrap();
+    assert!(text.contains("1.0000 of one"), "{text}");
+}
+
+#[test]
+fn predictions_of_a_kept_model_are_those_of_the_report() {
+    let folder = tempfile::tempdir().unwrap();
+    run_into(folder.path(), &[]);
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let metrics = metrics_without_circumstances(folder.path());
+    let model = place("multitask.safetensors");
+    for (task, dataset) in data::quickstart().unwrap().iter().enumerate() {
+        let test = &dataset.test;
+        let (images, labels) = (place("images.npy"), place("labels.npy"));
+        npy::save(&images, &[test.count(), 28, 28], test.pixels()).unwrap();
+        let name = ["Digit", "Fashion"][task];
+        let args = ["predict", &model, &images, "--task", name];
+        let output = taskweave(&[&args[..], &["--out", &labels]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let found = npy::read_integers(&labels).unwrap();
+        let right = found.iter().zip(test.labels());
+        let right = right.filter(|(found, label)| **found == i64::from(**label));
+        let accuracy = right.count() as f64 / test.count() as f64;
+        let reported = &metrics["models"][2]["tasks"][task]["accuracy"];
+        assert_eq!(Some(accuracy), reported.as_f64());
+
+        let csv = text(&taskweave(&args).stdout);
+        let first = csv.lines().nth(1).unwrap();
+        let class = dataset.class_names[found[0] as usize];
+        assert!(
+            first.starts_with(&format!("0,{},{class},0.", found[0])),
+            "{first}"
+        );
+        assert_eq!(csv.lines().count(), 1 + test.count());
+        let proba = taskweave(&[&args[..], &["--proba"]].concat());
+        let header = format!("index,{}", dataset.class_names.join(","));
+        assert_eq!(text(&proba.stdout).lines().next(), Some(&header[..]));
     }
-    assert_eq!(tensors, 2 * owners.len());
-    assert!(owners.values().flatten().all(|&owners| owners <= 1));
-    assert!(owners.values().flatten().any(|&owners| owners == 1));
+    for (args, expected, code) in [
+        (
+            vec![],
+            "has several tasks: give --task Digit or --task Fashion",
+            2,
+        ),
+        (
+            vec!["--task", "Cat"],
+            "has no task \"Cat\"; its tasks are: Digit, Fashion",
+            2,
+        ),
+        (
+            vec!["--task", "Digit", "--out", "x.txt"],
+            "neither in .npy nor in .csv",
+            2,
+        ),
+        (
+            vec!["--task", "Digit", "--batch", "0"],
+            "from 1 to 65536",
+            2,
+        ),
+    ] {
+        let images = place("images.npy");
+        let output = taskweave(&[&["predict", &model, &images][..], &args].concat());
+        assert_eq!(output.status.code(), Some(code));
+        let message = text(&output.stderr);
+        assert!(message.contains(expected), "{message}");
+    }
+    let output = taskweave(&["predict", &model, &place("report.txt"), "--task", "Digit"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("report.txt: it begins with"));
+}
+
+#[test]
+fn a_damaged_model_file_gets_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    run_into(folder.path(), &[]);
+    let path = folder.path().join("multitask.safetensors");
+    let whole = fs::read(&path).unwrap();
+    let version = b"format_version\\\":3";
+    let at = whole.windows(version.len()).position(|w| w == version);
+    let mut later = whole.clone();
+    later[at.unwrap() + version.len() - 1] = b'9';
+    let mut other_owner = whole.clone();
+    // The last tensors are those of bytes: an owner that is no task.
+    *other_owner.last_mut().unwrap() = 0xff;
+    let cases: [(&[u8], &str); 5] = [
+        (&[], "cannot read"),
+        (&whole[..100], "cannot read"),
+        (&whole[..whole.len() - 1], "cannot read"),
+        (&later, "it has format version 9, and this program reads 3"),
+        (&other_owner, "and there are 2 tasks"),
+    ];
+    for (bytes, expected) in cases {
+        fs::write(&path, bytes).unwrap();
+        let output = taskweave(&["inspect", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(output.stdout.is_empty());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(expected), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
 }
 
 #[test]

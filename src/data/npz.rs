@@ -11,7 +11,7 @@ use zip::result::ZipError;
 use super::error::{LARGEST_ARRAY, LARGEST_LABELS, brief_names};
 use super::idx::ByteArray;
 use super::npy::{self, NpyError};
-use super::{FormatError, ImageSetError};
+use super::{FormatError, ImageSetError, PixelStore};
 
 /// An open archive.
 #[derive(Debug)]
@@ -40,15 +40,25 @@ impl<R: Read + Seek> Npz<R> {
         })
     }
 
+    /// Reads an array of unsigned bytes of any shape.
+    ///
+    /// # Errors
+    /// When there is no such array, or it is not whole.
+    pub fn bytes(&mut self, array: &str) -> Result<(Vec<usize>, PixelStore), FormatError> {
+        let mut bytes = self.entry(array, LARGEST_ARRAY)?;
+        let parsed = npy::parse(&bytes).map_err(|source| in_array(array, source))?;
+        let values = parsed.u8().map_err(|source| in_array(array, source))?.len();
+        let dims = parsed.shape().to_vec();
+        bytes.drain(..bytes.len() - values);
+        Ok((dims, bytes.into()))
+    }
+
     /// Reads images: an array of unsigned bytes, `[count, height, width]`.
     ///
     /// # Errors
     /// When there is no such array, or it is not whole.
     pub fn images(&mut self, array: &str) -> Result<ByteArray, FormatError> {
-        let mut bytes = self.entry(array, LARGEST_ARRAY)?;
-        let parsed = npy::parse(&bytes).map_err(|source| in_array(array, source))?;
-        let values = parsed.u8().map_err(|source| in_array(array, source))?.len();
-        let dims = parsed.shape().to_vec();
+        let (dims, values) = self.bytes(array)?;
         if dims.len() != 3 {
             return Err(FormatError::Shape {
                 array: array.to_owned(),
@@ -56,8 +66,7 @@ impl<R: Read + Seek> Npz<R> {
                 wanted: "[count, height, width]",
             });
         }
-        bytes.drain(..bytes.len() - values);
-        Ok(ByteArray::new(dims, bytes.into()))
+        Ok(ByteArray::new(dims, values))
     }
 
     /// Reads labels: an array `[count]` of any integer type, every value below `classes`.

@@ -52,6 +52,14 @@ pub enum ExperimentError {
         /// The reason.
         reason: String,
     },
+    /// A model file cannot be used.
+    #[error("cannot read {}: {reason}", path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        reason: String,
+    },
     /// A model could not be put into a file's form.
     #[error("cannot store {model}: {reason}")]
     Store {

@@ -1,25 +1,27 @@
 //! Model files: the weights of a net in safetensors, as Keras orders them.
 //!
-//! `Digit/dense_0/kernel` and so on, kernels `[inputs, outputs]` or `[height, width, inputs,
-//! outputs]`, the inputs of a dense kernel behind an image by row, column and channel. Beside a shared
-//! tensor stands `Digit/dense_0/kernel.owned`, 1 where the task owns a position. Moving averages are
-//! stored like parameters.
+//! Of a dedicated net `Digit/dense_0/kernel` and so on, kernels `[inputs, outputs]` or `[height, width,
+//! inputs, outputs]`, the inputs of a dense kernel behind an image by row, column and channel. Of a
+//! multitask net `Digit+Fashion/dense_0/kernel`: the tasks that share it, [woven](crate::multitask::weave) into one list
+//! of values, and beside it `Digit+Fashion/dense_0/kernel.owners`, the packed owners of all positions.
+//! Moving averages are stored like the parameters of a dedicated net. The metadata says the rest:
+//! [`Description`].
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, View};
-use serde_json::json;
 use taskweave_kernels::buffer::bytes_of;
 
-use super::plan::PlannedModel;
-use super::{Experiment, ExperimentError, RunSettings};
-use crate::nn::ParameterSpec;
-use crate::train::Model;
+mod contents;
+mod description;
+
+pub(super) use contents::{load, owned_counts, restore, serialize};
+pub(super) use description::Description;
 
 /// Version of the layout of the model files and of `metrics.json`.
-pub(super) const FORMAT_VERSION: u32 = 2;
+pub(super) const FORMAT_VERSION: u32 = 3;
 
 /// The one key of a file's metadata: the order of several is not fixed, and the file must be.
 const METADATA_KEY: &str = "taskweave";
@@ -146,6 +148,18 @@ pub(super) fn read_floats(
         .collect())
 }
 
+/// The bytes of a tensor of a file, if it has this many.
+fn read_bytes<'a>(file: &SafeTensors<'a>, name: &str, len: usize) -> Result<&'a [u8], String> {
+    Ok(tensor(file, name, Dtype::U8, &[len])?.data())
+}
+
+/// A list of floats of a file, whatever its length.
+fn read_list(file: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, String> {
+    let found = file.tensor(name).map_err(|error| error.to_string())?;
+    let len: usize = found.shape().iter().product();
+    read_floats(file, name, &[len])
+}
+
 /// A mask of a file, if it has this shape and holds nothing but 0 and 1.
 pub(super) fn read_mask(
     file: &SafeTensors<'_>,
@@ -157,131 +171,4 @@ pub(super) fn read_mask(
         Some(other) => Err(format!("{name} holds {other}, and a mask holds 0 and 1")),
         None => Ok(mask.to_vec()),
     }
-}
-
-/// What the metadata of a model file says.
-fn description(
-    experiment: &Experiment,
-    settings: &RunSettings,
-    planned: &PlannedModel,
-) -> serde_json::Value {
-    let tasks: Vec<&str> = planned
-        .tasks
-        .iter()
-        .map(|&task| experiment.tasks[task].name)
-        .collect();
-    let nets: Vec<_> = planned
-        .tasks
-        .iter()
-        .map(|&task| &experiment.nets[task])
-        .collect();
-    json!({
-        "format_version": FORMAT_VERSION,
-        "experiment": experiment.name,
-        "model": planned.kind,
-        "tasks": tasks,
-        "nets": nets,
-        "pixel_divisor": experiment.pixel_divisor,
-        "seed": settings.seed,
-        "protocol": settings.protocol,
-        "precision": settings.precision,
-    })
-}
-
-/// The file of a trained model.
-pub(super) fn serialize(
-    experiment: &Experiment,
-    settings: &RunSettings,
-    planned: &PlannedModel,
-    model: &Model,
-) -> Result<Vec<u8>, ExperimentError> {
-    let tensors = stored_tensors(model);
-    let views = tensors.iter().map(|tensor| (&tensor.name[..], tensor));
-    let text = description(experiment, settings, planned).to_string();
-    safetensors::serialize(views, Some(metadata(text))).map_err(|error| ExperimentError::Store {
-        model: planned.name.clone(),
-        reason: error.to_string(),
-    })
-}
-
-fn stored_tensors(model: &Model) -> Vec<StoredTensor<'_>> {
-    let mut tensors = Vec::new();
-    for (index, task) in model.tasks().iter().enumerate() {
-        let specs = task.spec().parameters();
-        for (position, (spec, value)) in specs.iter().zip(model.parameters(index)).enumerate() {
-            let name = format!("{}/{}", task.name(), spec.name);
-            if let Some(owned) = task.owned() {
-                let owned = in_keras_order(spec, &owned[position]);
-                tensors.push(StoredTensor::bytes(
-                    format!("{name}.owned"),
-                    &spec.shape,
-                    owned,
-                ));
-            }
-            let values = match value {
-                Cow::Borrowed(values) => in_keras_order(spec, values),
-                Cow::Owned(values) => in_keras_order(spec, &values).into_owned().into(),
-            };
-            tensors.push(StoredTensor::floats(name, &spec.shape, values));
-        }
-        for (spec, value) in task.spec().states().iter().zip(model.states(index)) {
-            let name = format!("{}/{}", task.name(), spec.name);
-            tensors.push(StoredTensor::floats(name, &[spec.elements], value.data()));
-        }
-    }
-    tensors
-}
-
-fn in_keras_order<'a, T: Copy>(spec: &ParameterSpec, values: &'a [T]) -> Cow<'a, [T]> {
-    match spec.rows {
-        Some(order) => order.to_keras(values).into(),
-        None => values.into(),
-    }
-}
-
-fn in_our_order<T: Copy>(spec: &ParameterSpec, values: Vec<T>) -> Vec<T> {
-    match spec.rows {
-        Some(order) => order.from_keras(&values),
-        None => values,
-    }
-}
-
-/// Gives a model of the planned kind the weights of its file, which must be one of this very run.
-pub(super) fn restore(
-    bytes: &[u8],
-    experiment: &Experiment,
-    settings: &RunSettings,
-    planned: &PlannedModel,
-    model: &mut Model,
-) -> Result<(), String> {
-    let (file, text) = parse(bytes)?;
-    let expected = description(experiment, settings, planned).to_string();
-    if text != expected {
-        return Err(format!(
-            "it is of another run: it says {text}, and {expected} is wanted"
-        ));
-    }
-    for (index, &task) in planned.tasks.iter().enumerate() {
-        let (task, net) = (experiment.tasks[task].name, &experiment.nets[task]);
-        let specs = net.parameters();
-        if planned.is_shared() {
-            let mut owned = Vec::with_capacity(specs.len());
-            for spec in &specs {
-                let mask = read_mask(&file, &format!("{task}/{}.owned", spec.name), &spec.shape)?;
-                owned.push(in_our_order(spec, mask));
-            }
-            model.set_owned(index, owned);
-        }
-        for (parameter, spec) in specs.iter().enumerate() {
-            let values = read_floats(&file, &format!("{task}/{}", spec.name), &spec.shape)?;
-            let values = in_our_order(spec, values);
-            model.edit_parameter(index, parameter, |target| target.copy_from_slice(&values));
-        }
-        for (state, spec) in net.states().iter().enumerate() {
-            let name = format!("{task}/{}", spec.name);
-            let values = read_floats(&file, &name, &[spec.elements])?;
-            model.edit_state(index, state, |target| target.copy_from_slice(&values));
-        }
-    }
-    Ok(())
 }

@@ -1,10 +1,10 @@
 //! A network as data.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use taskweave_kernels::window::{Padding, Window};
 
 /// One layer of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LayerSpec {
     /// A two-dimensional convolution.
@@ -12,7 +12,7 @@ pub enum LayerSpec {
         /// Output channels.
         filters: usize,
         /// Rows and columns of the window, and how it moves.
-        #[serde(flatten, serialize_with = "serialize_window")]
+        #[serde(flatten, with = "window_form")]
         window: Window,
         /// Whether every filter has an offset.
         bias: bool,
@@ -22,13 +22,13 @@ pub enum LayerSpec {
     /// The largest value in each window.
     MaxPool {
         /// Rows and columns of the window, and how it moves.
-        #[serde(flatten, serialize_with = "serialize_window")]
+        #[serde(flatten, with = "window_form")]
         window: Window,
     },
     /// The mean of the values in each window; padding does not count.
     AveragePool {
         /// Rows and columns of the window, and how it moves.
-        #[serde(flatten, serialize_with = "serialize_window")]
+        #[serde(flatten, with = "window_form")]
         window: Window,
     },
     /// Brings every channel to mean 0 and variance 1, then to a learnt scale and offset (S. Ioffe,
@@ -58,23 +58,52 @@ pub enum LayerSpec {
     },
 }
 
-fn serialize_window<S: serde::Serializer>(
-    window: &Window,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    use serde::ser::SerializeMap;
-    let mut map = serializer.serialize_map(Some(3))?;
-    map.serialize_entry("window", &window.kernel)?;
-    map.serialize_entry("stride", &window.stride)?;
-    map.serialize_entry("padding", padding_name(window.padding))?;
-    map.end()
-}
+/// A window among the fields of its layer.
+mod window_form {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use taskweave_kernels::window::{Padding, Window};
 
-/// "same" or "valid".
-pub(super) fn padding_name(padding: Padding) -> &'static str {
-    match padding {
-        Padding::Same => "same",
-        Padding::Valid => "valid",
+    #[derive(Serialize, Deserialize)]
+    struct Form {
+        window: [usize; 2],
+        stride: [usize; 2],
+        padding: PaddingForm,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum PaddingForm {
+        Same,
+        Valid,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        window: &Window,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let form = Form {
+            window: window.kernel,
+            stride: window.stride,
+            padding: match window.padding {
+                Padding::Same => PaddingForm::Same,
+                Padding::Valid => PaddingForm::Valid,
+            },
+        };
+        form.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Window, D::Error> {
+        let form = Form::deserialize(deserializer)?;
+        Ok(Window {
+            kernel: form.window,
+            stride: form.stride,
+            padding: match form.padding {
+                PaddingForm::Same => Padding::Same,
+                PaddingForm::Valid => Padding::Valid,
+            },
+        })
     }
 }
 
@@ -128,7 +157,7 @@ impl LayerSpec {
 }
 
 /// The size of the images that a net takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageSize {
     /// Rows.
     pub height: usize,
@@ -161,7 +190,8 @@ impl From<usize> for ImageSize {
     }
 }
 
-/// A network: the size of its images, then its layers, of which the last gives the logits.
+/// A network: the size of its images, then its layers, of which the last gives the logits. One that
+/// comes out of a file wants a [`check`](Self::check).
 ///
 /// ```
 /// use taskweave::nn::{ImageSize, LayerSpec, NetSpec};
@@ -179,7 +209,7 @@ impl From<usize> for ImageSize {
 /// assert_eq!(net.parameter_count(), 9 * 8 + 8 + 8 * 14 * 14 * 10 + 10);
 /// # Ok::<(), taskweave::nn::NetError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetSpec {
     /// The images.
     pub input: ImageSize,
@@ -232,5 +262,24 @@ impl NetSpec {
             format!("{}_{}", layer.kind(), same_kind.count())
         };
         self.layers.iter().enumerate().map(name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_net_comes_back_from_its_text() {
+        let mut net = NetSpec::convnet(3);
+        net.layers.insert(1, LayerSpec::batch_norm());
+        net.layers.insert(2, LayerSpec::Dropout { rate: 0.25 });
+        net.layers.insert(3, LayerSpec::Relu);
+        let text = serde_json::to_string(&net).unwrap();
+        assert!(
+            text.contains(r#""window":[3,3],"stride":[1,1],"padding":"same""#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<NetSpec>(&text).unwrap(), net);
     }
 }

@@ -48,6 +48,11 @@ impl TaskNet {
         self.owned.as_deref()
     }
 
+    /// How pixels become inputs, one for every channel or one for all.
+    pub fn scales(&self) -> &[PixelScale] {
+        &self.scales
+    }
+
     /// How the tape holds a parameter, if not whole.
     fn compact(&self, parameter: usize) -> Option<&Compact> {
         self.compact.get(parameter)?.as_ref()
