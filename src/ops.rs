@@ -82,6 +82,7 @@ pub use reshape::Reshape;
 pub use sigmoid::Sigmoid;
 pub use slice::Slice;
 pub use softmax::Softmax;
+pub(crate) use softmax::softmax_row;
 pub use softmax_cross_entropy::SoftmaxCrossEntropy;
 pub use sparse_conv2d::SparseConv2d;
 pub use sparse_dense::SparseDense;

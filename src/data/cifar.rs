@@ -8,7 +8,6 @@
 //! Source: A. Krizhevsky, "The CIFAR-10 dataset", <https://www.cs.toronto.edu/~kriz/cifar.html>.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -76,7 +75,7 @@ fn take_apart<const FILES: usize>(files: [PixelStore; FILES]) -> [ByteArray; 2] 
 /// # Errors
 /// Unless it is a whole number of records, at least one, of `classes` classes.
 pub(super) fn read_file(path: &Path, classes: usize) -> Result<PixelStore, FormatError> {
-    let bytes = MappedBytes::map(&File::open(path)?)?;
+    let bytes = MappedBytes::open(path)?;
     check_size(bytes.as_slice().len() as u64)?;
     check_labels(bytes.as_slice(), classes)?;
     Ok(bytes.into())

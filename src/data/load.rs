@@ -1,7 +1,6 @@
 //! Reading a dataset that was found, and holding its content to the official one.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -203,8 +202,7 @@ fn read_archive(
     path: &Path,
     with_checksum: bool,
 ) -> Result<([ByteArray; 4], Vec<Checked>), DataError> {
-    let map = || MappedBytes::map(&File::open(path)?);
-    let bytes = map().map_err(|error| in_file(path)(error.into()))?;
+    let bytes = MappedBytes::open(path).map_err(|error| in_file(path)(error.into()))?;
     let bytes = bytes.as_slice();
     let (sha256, batches) = rayon::join(
         || with_checksum.then(|| digest::sha256(&[bytes])),

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
@@ -18,6 +19,14 @@ pub struct MappedBytes {
 }
 
 impl MappedBytes {
+    /// Opens and maps a whole file.
+    ///
+    /// # Errors
+    /// When it cannot be opened or mapped.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::map(&File::open(path)?)
+    }
+
     /// Maps a whole file.
     ///
     /// # Errors

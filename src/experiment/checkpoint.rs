@@ -172,14 +172,13 @@ impl Checkpoints {
             path: path.clone(),
             reason,
         };
-        let file = std::fs::File::open(&path).map_err(|error| match error.kind() {
+        let bytes = MappedBytes::open(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => failed(
                 "there is none: a run keeps one from its first epoch until it is complete"
                     .to_owned(),
             ),
             _ => failed(error.to_string()),
         })?;
-        let bytes = MappedBytes::map(&file).map_err(|error| failed(error.to_string()))?;
         let (_, text) = model_file::parse(bytes.as_slice()).map_err(failed)?;
         let header = header(&text, experiment).map_err(failed)?;
         Ok(Self {
@@ -257,9 +256,7 @@ impl Checkpoints {
             path: path.clone(),
             reason,
         };
-        let bytes = std::fs::File::open(&path)
-            .and_then(|file| MappedBytes::map(&file))
-            .map_err(|error| failed(error.to_string()))?;
+        let bytes = MappedBytes::open(&path).map_err(|error| failed(error.to_string()))?;
         let settings = &self.header.settings;
         model_file::restore(bytes.as_slice(), experiment, settings, planned, model)
             .map_err(failed)?;

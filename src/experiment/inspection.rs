@@ -1,7 +1,6 @@
 //! What a model file holds: layers, owners, sizes and costs.
 
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,7 +8,6 @@ use serde::Serialize;
 use super::answer::grouped;
 use super::model_file::{self, Description};
 use super::{ExperimentError, ModelKind, ProtocolName};
-use crate::data::MappedBytes;
 use crate::files::size_text;
 use crate::nn::ParameterKind;
 use crate::ops::Precision;
@@ -92,14 +90,7 @@ impl Inspection {
     /// # Errors
     /// When it cannot be read, is damaged, or is no model file of this version.
     pub fn open(path: &Path) -> Result<Self, ExperimentError> {
-        let failed = |reason: String| ExperimentError::ModelFile {
-            path: path.to_owned(),
-            reason,
-        };
-        let bytes = File::open(path)
-            .and_then(|file| MappedBytes::map(&file))
-            .map_err(|error| failed(error.to_string()))?;
-        Self::of(bytes.as_slice()).map_err(failed)
+        model_file::read(path, Self::of)
     }
 
     fn of(bytes: &[u8]) -> Result<Self, String> {

@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::Path;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, View};
@@ -19,6 +20,9 @@ mod description;
 
 pub(super) use contents::{load, owned_counts, restore, serialize};
 pub(super) use description::Description;
+
+use super::ExperimentError;
+use crate::data::MappedBytes;
 
 /// Version of the layout of the model files and of `metrics.json`.
 pub(super) const FORMAT_VERSION: u32 = 3;
@@ -114,6 +118,19 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(SafeTensors<'_>, String), String> {
         Some(text) => Ok((tensors, text.clone())),
         None => Err("it is no file of this program".to_owned()),
     }
+}
+
+/// What `read` makes of a model file, which is mapped into memory for it.
+pub(super) fn read<T>(
+    path: &Path,
+    read: impl FnOnce(&[u8]) -> Result<T, String>,
+) -> Result<T, ExperimentError> {
+    let mapped = MappedBytes::open(path).map_err(|error| error.to_string());
+    let result = mapped.and_then(|bytes| read(bytes.as_slice()));
+    result.map_err(|reason| ExperimentError::ModelFile {
+        path: path.to_owned(),
+        reason,
+    })
 }
 
 /// A tensor of a file, if it has this type and shape.

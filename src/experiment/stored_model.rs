@@ -1,22 +1,20 @@
 //! A trained model out of its file.
 
-use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use taskweave_kernels::{dispatch, lanes};
 
 use super::ExperimentError;
 use super::model_file::{self, Description};
-use crate::autograd::Mode;
-use crate::data::MappedBytes;
 use crate::nn::ImageSize;
+use crate::ops::softmax_row;
 use crate::train::{Model, TaskImages};
 
 /// A trained model with what its file says of it.
 pub struct StoredModel {
     description: Description,
     model: Model,
-    batch: usize,
 }
 
 /// What a net makes of images.
@@ -36,19 +34,8 @@ impl StoredModel {
     /// # Errors
     /// When it cannot be read, is damaged, or is no model file of this version.
     pub fn open(path: &Path, batch: usize) -> Result<Self, ExperimentError> {
-        let failed = |reason: String| ExperimentError::ModelFile {
-            path: path.to_owned(),
-            reason,
-        };
-        let bytes = File::open(path)
-            .and_then(|file| MappedBytes::map(&file))
-            .map_err(|error| failed(error.to_string()))?;
-        let (description, model) = model_file::load(bytes.as_slice(), batch).map_err(failed)?;
-        Ok(Self {
-            description,
-            model,
-            batch,
-        })
+        let (description, model) = model_file::read(path, |bytes| model_file::load(bytes, batch))?;
+        Ok(Self { description, model })
     }
 
     /// The names of the tasks, in order.
@@ -64,13 +51,6 @@ impl StoredModel {
     /// What a task's classes are called; empty where the file does not say.
     pub fn class_names(&self, task: usize) -> &[String] {
         &self.description.tasks[task].class_names
-    }
-
-    /// Number of classes of a task.
-    pub fn classes(&self, task: usize) -> usize {
-        let shapes = self.description.tasks[task].net.shapes();
-        let logits = shapes.ok().and_then(|shapes| shapes.last().cloned());
-        logits.map_or(0, |logits| logits.iter().product())
     }
 
     /// The model itself.
@@ -90,36 +70,35 @@ impl StoredModel {
             source,
         };
         let images = TaskImages::new(pixels, &labels, features, 1).map_err(failed)?;
-        let indices: Vec<usize> = (0..images.len()).collect();
-        let classes = self.classes(task);
+        let classes = self.model.tasks()[task].classes();
         let mut predictions = Predictions {
             labels: Vec::with_capacity(images.len()),
-            probabilities: Vec::with_capacity(images.len() * classes),
+            probabilities: vec![0.0; images.len() * classes],
             classes,
         };
-        self.model.set_mode(Mode::Inference);
-        for batch in indices.chunks(self.batch.max(1)) {
-            self.model.set_batch(task, &images, batch);
-            self.model.forward(&[task]).map_err(failed)?;
-            let mut logits = vec![0.0; batch.len() * classes];
-            let lanes = self.model.logits(task).data();
-            lanes::unpack(dispatch::active(), batch.len(), classes, lanes, &mut logits);
-            for row in logits.chunks_exact(classes.max(1)) {
-                predictions.probabilities.extend(softmax(row));
-            }
-            predictions
-                .labels
-                .extend_from_slice(self.model.predictions(task));
-            self.model.release(task);
-        }
+        let mut rows = &mut predictions.probabilities[..];
+        let labels = &mut predictions.labels;
+        let take = |model: &mut Model| {
+            labels.extend_from_slice(model.predictions(task));
+            let lanes = model.logits(task);
+            let count = lanes.spec().images();
+            let mut logits = vec![0.0; count * classes];
+            lanes::unpack(
+                dispatch::active(),
+                count,
+                classes,
+                lanes.data(),
+                &mut logits,
+            );
+            let (batch, rest) = std::mem::take(&mut rows).split_at_mut(logits.len());
+            rows = rest;
+            let pairs = logits
+                .chunks_exact(classes)
+                .zip(batch.chunks_exact_mut(classes));
+            pairs.for_each(|(logits, probabilities)| softmax_row(logits, probabilities));
+            ControlFlow::Continue(())
+        };
+        self.model.infer(task, &images, take).map_err(failed)?;
         Ok(predictions)
     }
-}
-
-/// Softmax of one row, summed in f64.
-fn softmax(logits: &[f32]) -> impl Iterator<Item = f32> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let power = move |&logit: &f32| f64::from(logit - largest).exp();
-    let sum: f64 = logits.iter().map(power).sum();
-    logits.iter().map(move |logit| (power(logit) / sum) as f32)
 }

@@ -21,6 +21,18 @@ use crate::tensor::{TensorError, TensorSpec};
 #[derive(Clone, Copy, Debug)]
 pub struct Softmax;
 
+/// The softmax of one row.
+pub(crate) fn softmax_row(input: &[f32], output: &mut [f32]) {
+    let max = rows::max(input);
+    for (y, &x) in output.iter_mut().zip(input) {
+        *y = (x - max).exp();
+    }
+    let sum = sum_f64(output);
+    for y in output {
+        *y = (f64::from(*y) / sum) as f32;
+    }
+}
+
 impl Op for Softmax {
     fn name(&self) -> &'static str {
         "Softmax"
@@ -31,16 +43,7 @@ impl Op for Softmax {
     }
 
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
-        rows::forward(pass, |input, output| {
-            let max = rows::max(input);
-            for (y, &x) in output.iter_mut().zip(input) {
-                *y = (x - max).exp();
-            }
-            let sum = sum_f64(output);
-            for y in output {
-                *y = (f64::from(*y) / sum) as f32;
-            }
-        });
+        rows::forward(pass, softmax_row);
         Ok(())
     }
 

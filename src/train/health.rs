@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 use taskweave_kernels::lanes::LANES;
 
 use super::{Model, TaskImages, TrainError};
-use crate::autograd::Mode;
+
 use crate::tensor::Tensor;
 
 /// Something that a reader of the results must know.
@@ -95,21 +96,16 @@ pub fn dead_layers(
     task: usize,
     images: &TaskImages<'_>,
 ) -> Result<Vec<usize>, TrainError> {
-    model.check_images(task, images)?;
-    model.set_mode(Mode::Inference);
     let mut alive = vec![false; model.hidden(task).count()];
-    let indices: Vec<usize> = (0..images.len()).collect();
-    for batch in indices.chunks(model.batch()) {
-        if alive.iter().all(|&alive| alive) {
-            break;
-        }
-        model.set_batch(task, images, batch);
-        model.forward(&[task])?;
+    model.infer(task, images, |model| {
         for (alive, output) in alive.iter_mut().zip(model.hidden(task)) {
             *alive |= any_positive(output);
         }
-        model.release(task);
-    }
+        match alive.iter().all(|&alive| alive) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    })?;
     Ok((0..alive.len()).filter(|&layer| !alive[layer]).collect())
 }
 

@@ -4,21 +4,22 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 use taskweave_kernels::dispatch;
-use taskweave_kernels::lanes::{self, PixelGather, PixelScale};
+use taskweave_kernels::lanes::PixelScale;
 use taskweave_kernels::update::{self, Update};
 
 mod compact;
+mod inference;
+mod inputs;
 
 use compact::Compact;
 
-use super::{TaskImages, TrainError};
+use super::TrainError;
 use crate::autograd::{Learner, Mode, Tape, Var};
-use crate::data::augment::{Augmentation, Batch};
 use crate::multitask::Owned;
 use crate::nn::{NetSpec, Network, Recording};
 use crate::ops::Precision;
 use crate::optim::{Optimizer, OptimizerSpec};
-use crate::tensor::{Tensor, TensorSpec};
+use crate::tensor::Tensor;
 
 /// One task's net within a [`Model`].
 pub struct TaskNet {
@@ -41,6 +42,11 @@ impl TaskNet {
     /// The net.
     pub fn spec(&self) -> &NetSpec {
         &self.spec
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.network.classes()
     }
 
     /// The positions the task owns, per parameter; `None` when it owns all.
@@ -221,9 +227,15 @@ impl Model {
 
     /// A task's parameter values, in the order of [`NetSpec::parameters`]; zero where it owns nothing.
     pub fn parameters(&self, task: usize) -> impl Iterator<Item = Cow<'_, [f32]>> {
+        let count = self.tasks[task].network.parameters.len();
+        (0..count).map(move |parameter| self.parameter(task, parameter))
+    }
+
+    /// One parameter's values, zero where the task owns nothing.
+    pub fn parameter(&self, task: usize, parameter: usize) -> Cow<'_, [f32]> {
         let net = &self.tasks[task];
-        let stored = self.stored(task).enumerate();
-        stored.map(|(parameter, values)| net.expand(parameter, values))
+        let var = net.network.parameters[parameter];
+        net.expand(parameter, self.tape.value(var).data())
     }
 
     /// A task's parameter values as the tape holds them, in the order of [`NetSpec::parameters`]: of a
@@ -313,69 +325,6 @@ impl Model {
                 compact.gather(&values, stored.data_mut());
             }
         }
-    }
-
-    /// Sets a task's next batch: the images at `indices`, of pixels.
-    ///
-    /// # Panics
-    /// If an index lies outside the images, or they are not of the net's size.
-    pub fn set_batch(&mut self, task: usize, images: &TaskImages<'_>, indices: &[usize]) {
-        let net = &self.tasks[task];
-        assert_eq!(images.features(), net.spec.input.features());
-        pack(&mut self.tape, net, images.pixels(), indices);
-        set_labels(&mut self.tape, net, images, indices);
-    }
-
-    /// Sets a task's next batch like [`set_batch`](Self::set_batch), its images changed as the seed
-    /// and the epoch say.
-    ///
-    /// # Panics
-    /// If an index lies outside the images, or they are not of the net's size, or the settings are
-    /// not valid for it.
-    pub fn set_augmented_batch(
-        &mut self,
-        task: usize,
-        images: &TaskImages<'_>,
-        indices: &[usize],
-        augmentation: &Augmentation,
-        [seed, epoch]: [u64; 2],
-    ) {
-        let net = &self.tasks[task];
-        assert_eq!(images.features(), net.spec.input.features());
-        let batch = Batch {
-            pixels: images.pixels(),
-            size: net.spec.input.dims(),
-            indices,
-            seed,
-            epoch,
-        };
-        augmentation.gather(&batch, &mut self.augmented);
-        let all: Vec<usize> = (0..indices.len()).collect();
-        pack(&mut self.tape, net, &self.augmented, &all);
-        set_labels(&mut self.tape, net, images, indices);
-    }
-
-    /// Sets a task's next batch from values that need no scaling: row-major
-    /// `[N, channels, height, width]`.
-    ///
-    /// # Panics
-    /// If the values are not a whole number of labelled images.
-    pub fn set_values(&mut self, task: usize, values: &[f32], labels: &[f32]) {
-        let network = &self.tasks[task].network;
-        let [channels, height, width] = self.tasks[task].spec.input.dims();
-        let inputs = self.tape.value_mut(network.images);
-        let spec = TensorSpec::lanes([labels.len(), channels, height, width]);
-        inputs.respec(&spec);
-        lanes::pack(
-            dispatch::active(),
-            labels.len(),
-            spec.features(),
-            values,
-            inputs.data_mut(),
-        );
-        let target = self.tape.value_mut(network.labels);
-        target.respec(&TensorSpec::row_major([labels.len()]));
-        target.data_mut().copy_from_slice(labels);
     }
 
     /// Computes the losses of these tasks' batches; others are not touched.
@@ -483,67 +432,5 @@ impl Model {
                 .filter(|(found, label)| **found as f32 == **label)
                 .count(),
         }
-    }
-
-    /// Whether images are of the size that a task's net takes.
-    pub(crate) fn check_images(
-        &self,
-        task: usize,
-        images: &TaskImages<'_>,
-    ) -> Result<(), TrainError> {
-        let TaskNet { name, spec, .. } = &self.tasks[task];
-        if images.features() == spec.input.features() {
-            return Ok(());
-        }
-        Err(TrainError::Data(format!(
-            "the net of {name} takes {} pixels per image, but its images have {}",
-            spec.input.features(),
-            images.features()
-        )))
-    }
-
-    /// The class predicted for each of a task's images.
-    ///
-    /// # Errors
-    /// When the images are not of the net's size, or a label is no class of the net.
-    pub fn predict(
-        &mut self,
-        task: usize,
-        images: &TaskImages<'_>,
-    ) -> Result<Vec<u32>, TrainError> {
-        self.check_images(task, images)?;
-        let mut predictions = Vec::with_capacity(images.len());
-        let indices: Vec<usize> = (0..images.len()).collect();
-        self.set_mode(Mode::Inference);
-        for batch in indices.chunks(self.batch) {
-            self.set_batch(task, images, batch);
-            self.forward(&[task])?;
-            predictions.extend_from_slice(self.predictions(task));
-            self.release(task);
-        }
-        Ok(predictions)
-    }
-}
-
-/// Sets a task's images: those at `indices`, of pixels.
-fn pack(tape: &mut Tape, net: &TaskNet, pixels: &[u8], indices: &[usize]) {
-    let [channels, height, width] = net.spec.input.dims();
-    let spec = TensorSpec::lanes([indices.len(), channels, height, width]);
-    let inputs = tape.value_mut(net.network.images);
-    inputs.respec(&spec);
-    let gather = PixelGather {
-        pixels,
-        features: spec.features(),
-        indices,
-        scales: &net.scales,
-    };
-    lanes::pack_u8(dispatch::active(), gather, inputs.data_mut());
-}
-
-fn set_labels(tape: &mut Tape, net: &TaskNet, images: &TaskImages<'_>, indices: &[usize]) {
-    let labels = tape.value_mut(net.network.labels);
-    labels.respec(&TensorSpec::row_major([indices.len()]));
-    for (label, &index) in labels.data_mut().iter_mut().zip(indices) {
-        *label = f32::from(images.labels()[index]);
     }
 }

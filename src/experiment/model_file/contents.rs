@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
+use super::description::TaskDescription;
 use super::{
     Description, StoredTensor, metadata, parse, read_bytes, read_floats, read_list, tensor,
 };
@@ -27,7 +28,7 @@ fn woven_name(tasks: &[&str], layer: &SharedLayer, spec: &ParameterSpec) -> Stri
 }
 
 /// For each parameter of a layer how many positions every sharer owns, and its bytes. The tensors are
-/// held to their sizes, so that what the description says may be trusted with memory.
+/// held to their sizes.
 pub(in crate::experiment) fn owned_counts(
     file: &SafeTensors<'_>,
     description: &Description,
@@ -77,16 +78,16 @@ pub(in crate::experiment) fn serialize(
         model: planned.name.clone(),
         reason,
     };
-    let tensors = stored_tensors(model).map_err(failed)?;
+    let tensors = stored_tensors(model, planned.is_shared()).map_err(failed)?;
     let views = tensors.iter().map(|tensor| (&tensor.name[..], tensor));
     let description = Description::new(experiment, settings, planned, model);
     let text = serde_json::to_string(&description).map_err(|error| failed(error.to_string()))?;
     safetensors::serialize(views, Some(metadata(text))).map_err(|error| failed(error.to_string()))
 }
 
-fn stored_tensors(model: &Model) -> Result<Vec<StoredTensor<'_>>, String> {
+fn stored_tensors(model: &Model, is_shared: bool) -> Result<Vec<StoredTensor<'_>>, String> {
     let mut tensors = Vec::new();
-    if model.tasks().iter().any(|task| task.owned().is_some()) {
+    if is_shared {
         weave_parameters(model, &mut tensors)?;
     } else {
         for (index, task) in model.tasks().iter().enumerate() {
@@ -119,9 +120,7 @@ fn weave_parameters(model: &Model, tensors: &mut Vec<StoredTensor<'_>>) -> Resul
             let mut parts: Vec<(Owned, Vec<f32>)> = Vec::with_capacity(layer.sharers.len());
             for sharer in &layer.sharers {
                 let parameter = sharer.first_parameter + place;
-                let Some(values) = model.parameters(sharer.task).nth(parameter) else {
-                    return Err(format!("{} is missing", spec.name));
-                };
+                let values = model.parameter(sharer.task, parameter);
                 let owned = match tasks[sharer.task].owned() {
                     Some(owned) => in_keras_order(spec, &owned[parameter]).into_owned(),
                     None => vec![1; spec.elements()],
@@ -167,7 +166,8 @@ pub(in crate::experiment) fn restore(
     if found != Description::new(experiment, settings, planned, model) {
         return Err("it is of another run, or was made by another version".to_owned());
     }
-    fill(&file, &found, model)
+    fill(model, contents(&file, &found)?);
+    Ok(())
 }
 
 /// The model of a file, for batches of up to `batch` images.
@@ -177,9 +177,8 @@ pub(in crate::experiment) fn load(
 ) -> Result<(Description, Model), String> {
     let (file, text) = parse(bytes)?;
     let description = Description::parse(&text)?;
-    for layer in description.layers() {
-        owned_counts(&file, &description, &layer)?;
-    }
+    // First of all: what the description says of sizes is trusted with memory only if the file has it.
+    let contents = contents(&file, &description)?;
     let mut model = Model::new(batch, 1.0).with_precision(description.precision);
     for (index, task) in description.tasks.iter().enumerate() {
         let failed = |error: String| format!("the net of {}: {error}", task.name);
@@ -201,43 +200,62 @@ pub(in crate::experiment) fn load(
             .set_scales(index, scales.collect())
             .map_err(|error| failed(error.to_string()))?;
     }
-    fill(&file, &description, &mut model)?;
+    fill(&mut model, contents);
     Ok((description, model))
 }
 
-/// Gives a model of this description the weights of its file.
-fn fill(file: &SafeTensors<'_>, found: &Description, model: &mut Model) -> Result<(), String> {
-    if found.model == ModelKind::Multitask {
-        unweave_parameters(file, found, model)?;
-    } else {
-        for (index, task) in found.tasks.iter().enumerate() {
-            for (parameter, spec) in task.net.parameters().iter().enumerate() {
-                let name = format!("{}/{}", task.name, spec.name);
-                let values = in_our_order(spec, read_floats(file, &name, &spec.shape)?);
-                model.edit_parameter(index, parameter, |target| target.copy_from_slice(&values));
-            }
-        }
-    }
-    for (index, task) in found.tasks.iter().enumerate() {
-        for (state, spec) in task.net.states().iter().enumerate() {
-            let name = format!("{}/{}", task.name, spec.name);
-            let values = read_floats(file, &name, &[spec.elements])?;
-            model.edit_state(index, state, |target| target.copy_from_slice(&values));
-        }
-    }
-    Ok(())
+/// One task's tensors out of a file, in our own order.
+struct TaskContents {
+    /// What it owns, where the file is woven.
+    owned: Option<Vec<Owned>>,
+    parameters: Vec<Vec<f32>>,
+    states: Vec<Vec<f32>>,
 }
 
-/// Gives every task of a model its owners and weights out of the woven tensors.
-fn unweave_parameters(
+/// All tensors of a file, held to the sizes that its description asks for.
+fn contents(
     file: &SafeTensors<'_>,
     description: &Description,
-    model: &mut Model,
-) -> Result<(), String> {
-    let tasks = &description.tasks;
-    let counts = tasks.iter().map(|task| task.net.parameters().len());
-    let mut parts: Vec<Vec<(Owned, Vec<f32>)>> = counts
-        .map(|count| vec![Default::default(); count])
+) -> Result<Vec<TaskContents>, String> {
+    let mut contents: Vec<TaskContents> = match description.model {
+        ModelKind::Multitask => unwoven(file, description)?,
+        ModelKind::Dedicated => description
+            .tasks
+            .iter()
+            .map(|task| whole(file, task))
+            .collect::<Result<_, _>>()?,
+    };
+    for (task, contents) in description.tasks.iter().zip(&mut contents) {
+        for spec in task.net.states() {
+            let name = format!("{}/{}", task.name, spec.name);
+            contents
+                .states
+                .push(read_floats(file, &name, &[spec.elements])?);
+        }
+    }
+    Ok(contents)
+}
+
+/// The parameters of a task that has tensors of its own.
+fn whole(file: &SafeTensors<'_>, task: &TaskDescription) -> Result<TaskContents, String> {
+    let parameter = |spec: &ParameterSpec| {
+        let name = format!("{}/{}", task.name, spec.name);
+        Ok(in_our_order(spec, read_floats(file, &name, &spec.shape)?))
+    };
+    let parameters = task.net.parameters();
+    let parameters = parameters.iter().map(parameter);
+    Ok(TaskContents {
+        owned: None,
+        parameters: parameters.collect::<Result<_, String>>()?,
+        states: Vec::new(),
+    })
+}
+
+/// Every task's owners and parameters out of the woven tensors.
+fn unwoven(file: &SafeTensors<'_>, description: &Description) -> Result<Vec<TaskContents>, String> {
+    let tasks = description.tasks.iter();
+    let mut parts: Vec<Vec<(Owned, Vec<f32>)>> = tasks
+        .map(|task| vec![Default::default(); task.net.parameters().len()])
         .collect();
     for layer in description.layers() {
         for (place, spec) in layer.parameters.iter().enumerate() {
@@ -252,14 +270,30 @@ fn unweave_parameters(
             }
         }
     }
-    for (task, parts) in parts.into_iter().enumerate() {
-        let (owned, values): (Vec<Owned>, Vec<Vec<f32>>) = parts.into_iter().unzip();
-        model.set_owned(task, owned);
-        for (parameter, values) in values.iter().enumerate() {
+    let of_task = |parts: Vec<(Owned, Vec<f32>)>| {
+        let (owned, parameters) = parts.into_iter().unzip();
+        TaskContents {
+            owned: Some(owned),
+            parameters,
+            states: Vec::new(),
+        }
+    };
+    Ok(parts.into_iter().map(of_task).collect())
+}
+
+/// Gives a model's tasks their owners, weights and moving averages.
+fn fill(model: &mut Model, contents: Vec<TaskContents>) {
+    for (task, contents) in contents.into_iter().enumerate() {
+        if let Some(owned) = contents.owned {
+            model.set_owned(task, owned);
+        }
+        for (parameter, values) in contents.parameters.iter().enumerate() {
             model.edit_parameter(task, parameter, |target| target.copy_from_slice(values));
         }
+        for (state, values) in contents.states.iter().enumerate() {
+            model.edit_state(task, state, |target| target.copy_from_slice(values));
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,66 @@
+//! What a trained model makes of images.
+
+use std::ops::ControlFlow;
+
+use super::{Model, TaskNet};
+use crate::autograd::Mode;
+use crate::train::{TaskImages, TrainError};
+
+impl Model {
+    /// Whether images are of the size that a task's net takes.
+    pub(crate) fn check_images(
+        &self,
+        task: usize,
+        images: &TaskImages<'_>,
+    ) -> Result<(), TrainError> {
+        let TaskNet { name, spec, .. } = &self.tasks[task];
+        if images.features() == spec.input.features() {
+            return Ok(());
+        }
+        Err(TrainError::Data(format!(
+            "the net of {name} takes {} pixels per image, but its images have {}",
+            spec.input.features(),
+            images.features()
+        )))
+    }
+
+    /// The class predicted for each of a task's images.
+    ///
+    /// # Errors
+    /// When the images are not of the net's size, or a label is no class of the net.
+    pub fn predict(
+        &mut self,
+        task: usize,
+        images: &TaskImages<'_>,
+    ) -> Result<Vec<u32>, TrainError> {
+        let mut predictions = Vec::with_capacity(images.len());
+        self.infer(task, images, |model| {
+            predictions.extend_from_slice(model.predictions(task));
+            ControlFlow::Continue(())
+        })?;
+        Ok(predictions)
+    }
+
+    /// Goes through a task's images batch by batch, and has `each` take what it wants of every one
+    /// until it breaks off.
+    pub(crate) fn infer(
+        &mut self,
+        task: usize,
+        images: &TaskImages<'_>,
+        mut each: impl FnMut(&mut Self) -> ControlFlow<()>,
+    ) -> Result<(), TrainError> {
+        self.check_images(task, images)?;
+        self.set_mode(Mode::Inference);
+        let indices: Vec<usize> = (0..images.len()).collect();
+        for batch in indices.chunks(self.batch) {
+            self.set_batch(task, images, batch);
+            self.forward(&[task])?;
+            let flow = each(self);
+            self.release(task);
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
