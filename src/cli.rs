@@ -4,16 +4,20 @@
 //! 2 wrong usage, 130 interrupted.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod add;
 mod bench;
 pub mod data;
+mod export;
 mod failure;
 mod inspect;
 mod interrupt;
 mod list;
+mod owner_args;
 mod predict;
 mod progress;
 pub mod report;
 mod run;
+mod stored_task;
 mod story;
 mod summary;
 
@@ -50,6 +54,10 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Classify images with a model file
     Predict(predict::PredictArgs),
+    /// Train one more task into a multitask model, in the weights that nobody owns
+    Add(add::AddArgs),
+    /// Write a task's net as an ONNX model
+    Export(export::ExportArgs),
     /// List, download and check the datasets
     Data(data::DataArgs),
     /// Print the confusion matrix and classification report of label files
@@ -82,6 +90,8 @@ fn dispatch_command(command: &Command) -> Result<(), Failure> {
         Command::Summary(args) => summary::run(args, &mut out)?,
         Command::Inspect(args) => inspect::run(args, &mut out)?,
         Command::Predict(args) => predict::run(args, &mut out)?,
+        Command::Add(args) => add::run(args, &mut out)?,
+        Command::Export(args) => export::run(args)?,
         Command::Data(args) => data::run(args, &mut out)?,
         Command::Report(args) => report::run(args, &mut out)?,
         Command::Bench(args) => bench::run(args, &mut out)?,

@@ -1,6 +1,7 @@
 //! Experiments: which tasks, which net, which protocol, and how the results are printed. An
 //! experiment is a value of [`Experiment`]; the runner knows nothing of any one of them.
 
+mod addition;
 mod answer;
 mod artifacts;
 mod built_in;
@@ -9,12 +10,17 @@ mod error;
 mod estimate;
 mod inspection;
 mod model_file;
+mod onnx;
 mod outcome;
 mod plan;
 mod runner;
 mod stored_model;
 mod summary;
+#[cfg(test)]
+mod test_models;
+mod testing;
 
+pub use addition::{AddSettings, AddedTask, NewTask};
 pub use answer::Answer;
 pub use artifacts::OutputFolder;
 pub use built_in::{built_in, find};
@@ -23,7 +29,7 @@ pub use error::ExperimentError;
 pub use estimate::Estimate;
 pub use inspection::{Inspection, LayerInspection, TaskInspection};
 pub use outcome::{ModelOutcome, TaskOutcome};
-pub use runner::{PhaseStart, RunObserver, RunSettings, TaskData, run};
+pub use runner::{OwnerChoices, PhaseStart, RunObserver, RunSettings, TaskData, run};
 pub use stored_model::{Predictions, StoredModel};
 pub use summary::{Summary, SummaryRow};
 
@@ -34,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::augment::Augmentation;
 use crate::nn::{Initializer, NetSpec};
 use crate::optim::OptimizerSpec;
-use crate::train::{EarlyStoppingSettings, Importance};
+use crate::train::{EarlyStoppingSettings, OwnerRule};
 
 /// One experiment: a dedicated net for every task, then one multitask net for all.
 #[derive(Clone, Debug, Serialize)]
@@ -112,7 +118,7 @@ pub struct ReportSection {
 }
 
 /// Everything about how an experiment's nets are trained.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Protocol {
     /// Initial weights of a dedicated net.
     pub dedicated_weights: Initializer,
@@ -139,12 +145,11 @@ impl Protocol {
 }
 
 /// How the owners of the weights are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OwnerSettings {
-    /// What makes a position important.
-    pub importance: Importance,
-    /// Percentile of importance, 0 to 100, below which a task owns nothing.
-    pub percentile: f64,
+    /// What makes a position important, and how many a task owns.
+    #[serde(flatten)]
+    pub rule: OwnerRule,
     /// Images of every task, from the beginning of the training set, that gradients are taken over.
     pub selection_images: usize,
 }
@@ -200,6 +205,18 @@ impl Experiment {
             ProtocolName::Default => &self.default,
             ProtocolName::Reference => &self.reference,
         }
+    }
+
+    /// The protocol that a run with these settings follows.
+    pub fn protocol_of(&self, settings: &RunSettings) -> Protocol {
+        let mut protocol = self.protocol(settings.protocol).clone();
+        let (rule, chosen) = (&mut protocol.owners.rule, &settings.owners);
+        rule.importance = chosen.importance.unwrap_or(rule.importance);
+        rule.budget = chosen.budget.unwrap_or(rule.budget);
+        if let Some(percentiles) = &chosen.percentiles {
+            rule.percentiles.clone_from(percentiles);
+        }
+        protocol
     }
 
     /// Whether this task has a net of its own: where a report of one is printed.

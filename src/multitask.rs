@@ -5,12 +5,14 @@
 //! tensor the size of a single net. The method is the MANN / RSN2 of BeyondML ("reduction of
 //! sub-network neuroplasticity").
 
+mod budgets;
 mod importance;
 mod owners;
 mod shared;
 mod weave;
 
+pub use budgets::{Budget, share, shares};
 pub use importance::MeanGradient;
-pub use owners::{Owned, OwnerError, choose_owners, share};
+pub use owners::{Owned, OwnerError, choose_owners};
 pub use shared::{SharedLayer, Sharer, shared_layers};
 pub use weave::{Part, WeaveError, Woven, count_owned, owner_bits, owner_bytes, unweave, weave};

@@ -21,6 +21,8 @@ pub use health::{Warning, dead_layers};
 pub use history::{EpochRecord, FitOutcome, TaskRecord};
 pub use model::{Model, TaskNet};
 pub use observer::{Observer, Silent, StepReport};
-pub use select::{Importance, owners_by_importance, select_owners};
+pub use select::{
+    Importance, OwnerRule, importances, owners_by_importance, owners_of_newcomer, select_owners,
+};
 pub use state::{FitState, Snapshot};
 pub use workload::{Workload, WorkloadSettings};

@@ -12,7 +12,7 @@ use taskweave::nn::{ImageSize, Initializer, LayerSpec, NetSpec};
 use taskweave::optim::OptimizerSpec;
 use taskweave::random::{Purpose, Stream};
 use taskweave::train::{
-    EarlyStoppingSettings, EpochRecord, Importance, Observer, TaskImages, TrainError,
+    EarlyStoppingSettings, EpochRecord, Importance, Observer, OwnerRule, TaskImages, TrainError,
 };
 
 const EPOCHS: usize = 3;
@@ -75,8 +75,7 @@ fn experiment() -> Experiment {
         dedicated_weights: Initializer::GlorotUniform,
         multitask_weights: Initializer::HeNormal,
         owners: OwnerSettings {
-            importance: Importance::Gradient,
-            percentile: 70.0,
+            rule: OwnerRule::new(Importance::Gradient, 70.0),
             selection_images: 50,
         },
         training: Training {
@@ -104,7 +103,7 @@ fn experiment() -> Experiment {
         tasks: TASKS,
         nets: [3, 1, 1].map(net).into(),
         pixel_divisor: 255.0,
-        default: protocol,
+        default: protocol.clone(),
         reference: protocol,
         reports: REPORTS,
     }
@@ -174,6 +173,11 @@ impl RunObserver for Stopper {
 }
 
 const SETTINGS: RunSettings = RunSettings {
+    owners: taskweave::experiment::OwnerChoices {
+        importance: None,
+        percentiles: None,
+        budget: None,
+    },
     seed: 5,
     epochs: None,
     protocol: taskweave::experiment::ProtocolName::Default,

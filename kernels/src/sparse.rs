@@ -46,5 +46,5 @@ mod pattern;
 mod sample;
 mod sheets;
 
-pub use choice::{Choice, ENV, UnknownChoice, choice_from_env, pays};
+pub use choice::{Choice, ENV, Layer, UnknownChoice, choice_from_env, expected_speedup, pays};
 pub use pattern::Pattern;

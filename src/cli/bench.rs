@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::owner_args::percentile;
 use super::run::PrecisionArg;
 use super::{Failure, thread_count, with_threads};
 use crate::train::WorkloadSettings;
@@ -126,13 +127,6 @@ fn task_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(tasks @ 1..=64) => Ok(tasks),
         _ => Err("a number of tasks from 1 to 64 is wanted".to_owned()),
-    }
-}
-
-fn percentile(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(percentile) if (0.0..=100.0).contains(&percentile) => Ok(percentile),
-        _ => Err("a percentile from 0 to 100 is wanted".to_owned()),
     }
 }
 

@@ -5,22 +5,23 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::stored_task::stored_task;
 use super::story::tell;
 use super::{Failure, thread_count, with_threads};
-use crate::data::{ImageSet, npy, read_images};
+use crate::data::{ImageSet, npy, picture_files, read_images, read_pictures};
 use crate::experiment::{Predictions, StoredModel};
 use crate::files::write_whole;
 
 /// The arguments of `taskweave predict`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  taskweave predict results/multitask.safetensors t10k-images-idx3-ubyte.gz --task Digit\n  taskweave predict results/multitask.safetensors images.npy --task Fashion --proba --out proba.npy\n\nImages are unsigned bytes: [count, height, width], with channels last or second where there are\nseveral. Those of another size than the net's are resized."
+    after_help = "Examples:\n  taskweave predict results/multitask.safetensors t10k-images-idx3-ubyte.gz --task Digit\n  taskweave predict results/multitask.safetensors images.npy --task Fashion --proba --out proba.npy\n  taskweave predict results/multitask.safetensors photos/ --task Fashion\n\nImages are unsigned bytes: [count, height, width], with channels last or second where there are\nseveral. Those of another size than the net's are resized."
 )]
 pub(super) struct PredictArgs {
     /// A model file of `taskweave run --out`
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// Images: an .npy or .npz file, or an IDX file, gzipped or not
+    /// Images: an .npy, .npz or IDX file, a .png or .jpeg picture, or a folder of pictures
     #[arg(value_name = "INPUT")]
     input: PathBuf,
     /// Which of the model's tasks; needed where it has several
@@ -61,17 +62,25 @@ pub(super) fn run(args: &PredictArgs, out: &mut (impl Write + Send)) -> Result<(
     let form = form(args.out.as_deref())?;
     with_threads(args.threads, || {
         let mut model = StoredModel::open(&args.model, args.batch)?;
-        let task = task(&model, args)?;
-        let pixels = pixels(&model, task, args)?;
+        let task = stored_task(&model, &args.model, args.task.as_deref())?;
+        let files = picture_files(&args.input)?;
+        let pixels = match files[..] {
+            [] => pixels(&model, task, args)?,
+            _ => read_pictures(&files, model.input(task).dims())?,
+        };
         let predictions = model.predict(task, pixels.pixels())?;
-        let names = model.class_names(task);
+        let table = Table {
+            predictions: &predictions,
+            class_names: model.class_names(task),
+            files: &files,
+        };
         match &args.out {
-            None => write_csv(out, &predictions, names, args.proba)?,
+            None => table.write_csv(out, args.proba)?,
             Some(path) => write_whole(path, |file| match form {
                 Form::Npy => write_npy(file, &predictions, args.proba),
                 Form::Csv => {
                     let mut file = io::BufWriter::new(file);
-                    write_csv(&mut file, &predictions, names, args.proba)?;
+                    table.write_csv(&mut file, args.proba)?;
                     file.flush()
                 }
             })
@@ -92,26 +101,6 @@ fn form(out: Option<&Path>) -> Result<Form, Failure> {
             "--out {} ends neither in .npy nor in .csv, the forms that predictions are written in",
             path.display()
         ))),
-    }
-}
-
-/// The task asked for, or the only one.
-fn task(model: &StoredModel, args: &PredictArgs) -> Result<usize, Failure> {
-    let names: Vec<&str> = model.tasks().collect();
-    match &args.task {
-        None if names.len() == 1 => Ok(0),
-        None => Err(Failure::usage(format!(
-            "{} has several tasks: give --task {}",
-            args.model.display(),
-            names.join(" or --task ")
-        ))),
-        Some(name) => names.iter().position(|known| known == name).ok_or_else(|| {
-            Failure::usage(format!(
-                "{} has no task {name:?}; its tasks are: {}",
-                args.model.display(),
-                names.join(", ")
-            ))
-        }),
     }
 }
 
@@ -154,40 +143,50 @@ fn write_npy(
     written.map_err(io::Error::other)
 }
 
-/// `index,label,class,probability`, or a column for every class.
-fn write_csv(
-    out: &mut impl Write,
-    predictions: &Predictions,
-    names: &[String],
-    probabilities: bool,
-) -> io::Result<()> {
-    let name = |class: usize| {
-        names
-            .get(class)
-            .map_or_else(|| class.to_string(), Clone::clone)
-    };
-    if probabilities {
-        let columns: Vec<String> = (0..predictions.classes).map(|c| quoted(&name(c))).collect();
-        writeln!(out, "index,{}", columns.join(","))?;
-    } else {
-        writeln!(out, "index,label,class,probability")?;
-    }
-    let rows = predictions.probabilities.chunks(predictions.classes.max(1));
-    for (index, (&label, row)) in predictions.labels.iter().zip(rows).enumerate() {
-        if probabilities {
-            let values: Vec<String> = row.iter().map(f32::to_string).collect();
-            writeln!(out, "{index},{}", values.join(","))?;
+/// Predictions with what a reader wants beside them.
+struct Table<'a> {
+    predictions: &'a Predictions,
+    class_names: &'a [String],
+    /// The pictures, where the images are some.
+    files: &'a [PathBuf],
+}
+
+impl Table<'_> {
+    /// `index,label,class,probability`, or a column for every class; of pictures, `file` stands in the
+    /// place of `index`.
+    fn write_csv(&self, out: &mut impl Write, probabilities: bool) -> io::Result<()> {
+        let predictions = self.predictions;
+        let name = |class: usize| {
+            let known = self.class_names.get(class);
+            quoted(&known.map_or_else(|| class.to_string(), Clone::clone))
+        };
+        let first = if self.files.is_empty() {
+            "index"
         } else {
-            let label = label as usize;
-            writeln!(
-                out,
-                "{index},{label},{},{}",
-                quoted(&name(label)),
-                row[label]
-            )?;
+            "file"
+        };
+        if probabilities {
+            let columns: Vec<String> = (0..predictions.classes).map(name).collect();
+            writeln!(out, "{first},{}", columns.join(","))?;
+        } else {
+            writeln!(out, "{first},label,class,probability")?;
         }
+        let rows = predictions.probabilities.chunks(predictions.classes.max(1));
+        for (index, (&label, row)) in predictions.labels.iter().zip(rows).enumerate() {
+            let image = match self.files.get(index) {
+                Some(file) => quoted(&file.display().to_string()),
+                None => index.to_string(),
+            };
+            if probabilities {
+                let values: Vec<String> = row.iter().map(f32::to_string).collect();
+                writeln!(out, "{image},{}", values.join(","))?;
+            } else {
+                let label = label as usize;
+                writeln!(out, "{image},{label},{},{}", name(label), row[label])?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A field of CSV (RFC 4180).

@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::add::task_images;
+use super::owner_args::OwnerArgs;
 use super::progress::{EpochProgress, Style};
 use super::story::tell;
 use super::{Failure, data as data_command, interrupt, thread_count, with_threads};
-use crate::data::{self, Dataset, ImageSet};
+use crate::data::{self, Dataset};
 use crate::experiment::{
     self, Answer, Checkpoints, Estimate, Experiment, ExperimentError, ModelOutcome, OutputFolder,
-    PhaseStart, ProtocolName, ReportSection, RunObserver, RunSettings, Source, Task, TaskData,
+    OwnerChoices, PhaseStart, ProtocolName, ReportSection, RunObserver, RunSettings, Source, Task,
+    TaskData,
 };
 use crate::ops::Precision;
-use crate::train::{FitOutcome, Observer, TaskImages};
+use crate::train::{FitOutcome, Observer};
 
 /// The arguments of `taskweave run`.
 #[derive(Args, Debug)]
@@ -43,6 +46,8 @@ pub(super) struct RunArgs {
     /// [default: f32]
     #[arg(long, value_enum)]
     precision: Option<PrecisionArg>,
+    #[command(flatten)]
+    owners: OwnerArgs,
     /// Folder to keep models, reports, metrics and history in, and a checkpoint after every epoch
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -80,7 +85,7 @@ impl From<PrecisionArg> for Precision {
     }
 }
 
-fn epoch_count(text: &str) -> Result<usize, String> {
+pub(super) fn epoch_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(epochs @ 1..=100_000) => Ok(epochs),
         _ => Err("a number of epochs from 1 to 100000 is wanted".to_owned()),
@@ -94,9 +99,10 @@ pub(super) fn run(args: &RunArgs, out: &mut (impl Write + Send)) -> Result<(), F
         Some(path) => Some(new_folder(path, resumed.is_some())?),
         None => None,
     };
-    let settings = resumed
-        .as_ref()
-        .map_or_else(|| settings(args), |kept| *kept.settings());
+    let settings = match &resumed {
+        Some(kept) => kept.settings().clone(),
+        None => settings(args, &experiment)?,
+    };
     let datasets = load(&experiment, args)?;
     with_threads(args.threads, || {
         let data = task_data(&datasets, &experiment)?;
@@ -179,13 +185,14 @@ fn new_folder(path: &Path, resumes: bool) -> Result<OutputFolder, Failure> {
     Ok(folder)
 }
 
-fn settings(args: &RunArgs) -> RunSettings {
-    RunSettings {
+fn settings(args: &RunArgs, experiment: &Experiment) -> Result<RunSettings, Failure> {
+    Ok(RunSettings {
         seed: args.seed.unwrap_or(0),
         epochs: args.epochs,
         protocol: args.protocol.map_or_else(ProtocolName::default, Into::into),
         precision: args.precision.map_or_else(Precision::default, Into::into),
-    }
+        owners: args.owners.choices(experiment)?,
+    })
 }
 
 /// The run to go on with, if one is asked for. It keeps its settings: others are refused.
@@ -244,6 +251,14 @@ fn resumed(args: &RunArgs, experiment: &Experiment) -> Result<Option<Checkpoints
             begun.precision.to_string(),
         );
     }
+    let (owners, begun) = (args.owners.choices(experiment)?, &kept.settings().owners);
+    if owners != OwnerChoices::default() && owners != *begun {
+        return Err(Failure::usage(format!(
+            "the run in {} chose its owners in another way; leave --owners, --percentile and --budget \
+             out to go on with it",
+            path.display()
+        )));
+    }
     Ok(Some(kept))
 }
 
@@ -295,18 +310,13 @@ fn task_data<'a>(
     datasets: &'a [Dataset],
     experiment: &Experiment,
 ) -> Result<Vec<TaskData<'a>>, Failure> {
-    let images = |set: &'a ImageSet| {
-        let features = set.height() * set.width() * set.channels();
-        TaskImages::new(set.pixels(), set.labels(), features, set.classes())
-            .map_err(|error| Failure::error(error.to_string()))
-    };
     let mut data = Vec::new();
     for task in experiment.tasks {
         let found = datasets.iter().find(|dataset| dataset.name == task.dataset);
         let dataset = found.ok_or_else(|| not_loaded(task))?;
         data.push(TaskData {
-            train: images(&dataset.train)?,
-            test: images(&dataset.test)?,
+            train: task_images(&dataset.train)?,
+            test: task_images(&dataset.test)?,
         });
     }
     Ok(data)

@@ -134,6 +134,12 @@ pub enum FormatError {
         /// What they should be.
         wanted: Vec<usize>,
     },
+    /// A picture that cannot be read.
+    #[error("it is no picture that can be read: {0}")]
+    Picture(String),
+    /// A folder without pictures.
+    #[error("it has no .png, .jpg or .jpeg file")]
+    NoPictures,
     /// No images at all.
     #[error("it holds no images")]
     Empty,

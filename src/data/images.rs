@@ -103,6 +103,20 @@ pub enum ImageSetError {
         /// Number of classes.
         classes: usize,
     },
+    /// A class that there is not.
+    #[error("there is no class {class}: the {classes} classes are 0 to {}", classes.saturating_sub(1))]
+    NoClass {
+        /// The class asked for.
+        class: usize,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// A class that was asked for twice.
+    #[error("class {class} is given twice")]
+    ClassTwice {
+        /// The class.
+        class: usize,
+    },
     /// A size that images cannot be brought to.
     #[error(
         "images of {}x{} cannot be resized to {}x{}: every side needs a pixel, and at most 1 GiB of \
@@ -174,6 +188,45 @@ impl ImageSet {
             labels,
             classes,
         })
+    }
+
+    /// The images of some classes alone, which are numbered anew in the order given.
+    ///
+    /// # Errors
+    /// When there is no such class, or one is given twice.
+    ///
+    /// ```
+    /// use taskweave::data::{ImageSet, ImageShape};
+    /// let shape = ImageShape { count: 3, height: 1, width: 2, channels: 1 };
+    /// let set = ImageSet::new(vec![1, 2, 3, 4, 5, 6], shape, vec![0, 7, 4], 10)?;
+    /// let two = set.of_classes(&[4, 0])?;
+    /// assert_eq!((two.labels(), two.pixels()), (&[1, 0][..], &[1, 2, 5, 6][..]));
+    /// # Ok::<(), taskweave::data::ImageSetError>(())
+    /// ```
+    pub fn of_classes(&self, classes: &[usize]) -> Result<Self, ImageSetError> {
+        let mut numbers = vec![None; self.classes];
+        for (number, &class) in classes.iter().enumerate() {
+            let slot = numbers.get_mut(class).ok_or(ImageSetError::NoClass {
+                class,
+                classes: self.classes,
+            })?;
+            if slot.replace(number as u8).is_some() {
+                return Err(ImageSetError::ClassTwice { class });
+            }
+        }
+        let size = self.shape.height * self.shape.width * self.shape.channels;
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        for (index, &label) in self.labels.iter().enumerate() {
+            if let Some(number) = numbers[usize::from(label)] {
+                pixels.extend_from_slice(&self.pixels()[index * size..][..size]);
+                labels.push(number);
+            }
+        }
+        let shape = ImageShape {
+            count: labels.len(),
+            ..self.shape
+        };
+        Self::new(pixels, shape, labels, classes.len())
     }
 
     /// All pixels, `[count, channels, height, width]` in row-major order.

@@ -189,7 +189,7 @@ fn read(
 }
 
 /// Puts the file's name before what is wrong with it.
-fn in_file(path: &Path) -> impl Fn(FormatError) -> DataError {
+pub(super) fn in_file(path: &Path) -> impl Fn(FormatError) -> DataError {
     |reason| DataError::InFile {
         path: path.to_owned(),
         reason,

@@ -141,7 +141,7 @@ fn metrics(
         "format_version": FORMAT_VERSION,
         "experiment": experiment.name,
         "protocol_name": settings.protocol,
-        "protocol": experiment.protocol(settings.protocol),
+        "protocol": experiment.protocol_of(settings),
         "epochs_limit": settings.epochs.unwrap_or(experiment.protocol(settings.protocol).training.epochs),
         "nets": experiment.nets,
         "pixel_divisor": experiment.pixel_divisor,

@@ -9,7 +9,7 @@ use super::{
 use crate::data::augment::Augmentation;
 use crate::nn::{ImageSize, Initializer, LayerSpec, NetSpec};
 use crate::optim::{AdamSettings, OptimizerSpec};
-use crate::train::{EarlyStoppingSettings, Importance};
+use crate::train::{EarlyStoppingSettings, Importance, OwnerRule};
 
 const DIGIT: Task = Task {
     name: "Digit",
@@ -113,8 +113,7 @@ fn reference_protocol() -> Protocol {
             standard_deviation: 0.05,
         },
         owners: OwnerSettings {
-            importance: Importance::Gradient,
-            percentile: 90.0,
+            rule: OwnerRule::new(Importance::Gradient, 90.0),
             selection_images: 60_000,
         },
         dedicated_optimizer: OptimizerSpec::adam(),
@@ -140,8 +139,7 @@ fn default_protocol() -> Protocol {
     let reference = reference_protocol();
     Protocol {
         owners: OwnerSettings {
-            importance: Importance::Magnitude,
-            percentile: 80.0,
+            rule: OwnerRule::new(Importance::Magnitude, 80.0),
             ..reference.owners
         },
         training: Training {
@@ -160,9 +158,8 @@ fn default_protocol() -> Protocol {
 fn with_owners(protocol: Protocol, percentile: f64, selection_images: usize) -> Protocol {
     Protocol {
         owners: OwnerSettings {
-            percentile,
+            rule: OwnerRule::new(protocol.owners.rule.importance, percentile),
             selection_images,
-            ..protocol.owners
         },
         ..protocol
     }
@@ -207,7 +204,7 @@ fn quickstart_conv() -> Experiment {
     let with_halves = |protocol: Protocol| Protocol {
         multitask_weights: Initializer::HeNormalTimes { gain: SQRT_2 },
         owners: OwnerSettings {
-            percentile: 50.0,
+            rule: OwnerRule::new(protocol.owners.rule.importance, 50.0),
             ..protocol.owners
         },
         ..protocol
@@ -336,11 +333,11 @@ mod tests {
                 standard_deviation: 0.05,
             };
             assert_eq!(multitask_weights, random_normal);
-            assert_eq!(owners.importance, Importance::Gradient);
             assert_eq!(
-                (owners.percentile, owners.selection_images),
-                (percentile, images)
+                owners.rule,
+                OwnerRule::new(Importance::Gradient, percentile)
             );
+            assert_eq!(owners.selection_images, images);
             assert_eq!(dedicated_optimizer, OptimizerSpec::adam());
             assert_eq!(multitask_optimizer, OptimizerSpec::adam());
             assert_eq!((training.batch, training.epochs), (512, 100));

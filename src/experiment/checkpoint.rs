@@ -151,7 +151,7 @@ impl Checkpoints {
                 convolution: forced_convolution().map(str::to_owned),
                 sparse: forced_sparse().map(str::to_owned),
                 experiment: experiment.name.to_owned(),
-                settings: *settings,
+                settings: settings.clone(),
                 definition: definition(experiment, settings),
                 data: data.iter().map(fingerprint).collect(),
                 finished: Vec::new(),
@@ -405,7 +405,7 @@ fn definition(experiment: &Experiment, settings: &RunSettings) -> serde_json::Va
         "tasks": experiment.tasks,
         "nets": experiment.nets,
         "pixel_divisor": experiment.pixel_divisor,
-        "protocol": experiment.protocol(settings.protocol),
+        "protocol": experiment.protocol_of(settings),
     });
     // As it comes back from a file, where a number may have another form.
     serde_json::from_str(&value.to_string()).unwrap_or(value)

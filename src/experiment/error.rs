@@ -60,6 +60,14 @@ pub enum ExperimentError {
         /// The reason.
         reason: String,
     },
+    /// A task cannot join a model.
+    #[error("cannot add {task}: {reason}")]
+    Addition {
+        /// The task.
+        task: String,
+        /// The reason.
+        reason: String,
+    },
     /// A model could not be put into a file's form.
     #[error("cannot store {model}: {reason}")]
     Store {

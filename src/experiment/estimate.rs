@@ -44,7 +44,7 @@ impl Estimate {
         train_images: &[usize],
         data_bytes: usize,
     ) -> Self {
-        let protocol = experiment.protocol(settings.protocol);
+        let protocol = &experiment.protocol_of(settings);
         let training = &protocol.training;
         let threads = rayon::current_num_threads();
         let set = dispatch::active();

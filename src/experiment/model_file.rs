@@ -18,14 +18,14 @@ use taskweave_kernels::buffer::bytes_of;
 mod contents;
 mod description;
 
-pub(super) use contents::{load, owned_counts, restore, serialize};
-pub(super) use description::Description;
+pub(super) use contents::{load, owned_counts, restore, serialize, to_bytes};
+pub(super) use description::{Addition, Description, TaskDescription};
 
 use super::ExperimentError;
 use crate::data::MappedBytes;
 
 /// Version of the layout of the model files and of `metrics.json`.
-pub(super) const FORMAT_VERSION: u32 = 3;
+pub(super) const FORMAT_VERSION: u32 = 4;
 
 /// The one key of a file's metadata: the order of several is not fixed, and the file must be.
 const METADATA_KEY: &str = "taskweave";

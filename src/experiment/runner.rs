@@ -3,25 +3,23 @@
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{Checkpoints, Progress};
-use super::outcome::{ModelOutcome, TaskOutcome};
+use super::outcome::ModelOutcome;
 use super::plan::{PlannedModel, planned_models};
+use super::testing::Tested;
 use super::{Experiment, ExperimentError, ModelKind, Protocol, ProtocolName};
 use crate::data::Normalisation;
-use crate::metrics::{Confusion, Report, ReportOptions};
-use crate::nn::Initializer;
+use crate::multitask::Budget;
+use crate::nn::{Initializer, NetSpec};
 use crate::ops::Precision;
 use crate::random::{Purpose, Stream};
 use crate::tensor::Tensor;
 use crate::train::{
-    Fit, FitOutcome, FitSettings, Model, Observer, TaskImages, TrainError, Warning, dead_layers,
+    Fit, FitOutcome, FitSettings, Importance, Model, Observer, TaskImages, TrainError,
     select_owners,
 };
 
-/// Images of every hidden layer that are looked at for signs of life.
-const HEALTH_IMAGES: usize = 2_048;
-
 /// What a run may choose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunSettings {
     /// The seed.
     pub seed: u64,
@@ -32,6 +30,20 @@ pub struct RunSettings {
     /// The precision of products.
     #[serde(default)]
     pub precision: Precision,
+    /// Another way to choose owners than the protocol's.
+    #[serde(default)]
+    pub owners: OwnerChoices,
+}
+
+/// What of an [`OwnerRule`](crate::train::OwnerRule) is another than the protocol's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OwnerChoices {
+    /// What makes a position important.
+    pub importance: Option<Importance>,
+    /// Percentiles, one for all tasks or one for each.
+    pub percentiles: Option<Vec<f64>>,
+    /// How positions are spread over the tensors.
+    pub budget: Option<Budget>,
 }
 
 /// The images of one task.
@@ -104,7 +116,7 @@ pub fn run(
 ) -> Result<Vec<ModelOutcome>, ExperimentError> {
     let mut runner = Runner {
         experiment,
-        protocol: experiment.protocol(settings.protocol),
+        protocol: experiment.protocol_of(settings),
         settings,
         data,
         checkpoints,
@@ -119,7 +131,7 @@ pub fn run(
 
 struct Runner<'a> {
     experiment: &'a Experiment,
-    protocol: &'a Protocol,
+    protocol: Protocol,
     settings: &'a RunSettings,
     data: &'a [TaskData<'a>],
     checkpoints: Option<&'a mut Checkpoints>,
@@ -187,7 +199,6 @@ impl Runner<'_> {
         planned: &PlannedModel,
         model: &mut Model,
     ) -> Result<Vec<FitOutcome>, ExperimentError> {
-        let training = &self.protocol.training;
         let tasks = planned.tasks.iter();
         let train: Vec<TaskImages<'_>> = tasks.map(|&task| self.data[task].train).collect();
         let resumed = match &mut self.checkpoints {
@@ -204,7 +215,7 @@ impl Runner<'_> {
                 (Vec::new(), None)
             }
         };
-        let loss_weights = planned.phases(training.phases);
+        let loss_weights = planned.phases(self.protocol.training.phases);
         for (phase, weights) in loss_weights.iter().enumerate().skip(phases.len()) {
             let settings = self.fit_settings(planned, weights, &phases);
             let fit = match state.take() {
@@ -249,18 +260,12 @@ impl Runner<'_> {
         loss_weights: &[f32],
         phases_before: &[FitOutcome],
     ) -> FitSettings {
-        let training = &self.protocol.training;
         FitSettings {
-            optimizer: self.protocol.optimizer(planned.kind),
-            epochs: self.settings.epochs.unwrap_or(training.epochs),
-            validation_split: training.validation_split,
-            early_stopping: training.early_stopping,
-            learning_rate_decay: training.learning_rate_decay,
-            augmentation: training.augmentation,
             loss_weights: loss_weights.to_vec(),
-            seed: self.settings.seed,
-            shuffle_index: u64::from(planned.index),
             epochs_before: phases_before.iter().map(|phase| phase.history.len()).sum(),
+            ..self
+                .protocol
+                .fit_settings(self.settings, planned.kind, u64::from(planned.index))
         }
     }
 
@@ -275,20 +280,15 @@ impl Runner<'_> {
         let mut warnings = Vec::new();
         for (slot, &task) in planned.tasks.iter().enumerate() {
             let name = self.experiment.tasks[task].name;
-            let test = &self.data[task].test;
-            let predictions = model.predict(slot, test).map_err(in_model(planned))?;
-            let title = format!("{} Model {name}", planned.kind.title());
-            warnings.extend(Warning::of_predictions(&title, test.labels(), &predictions));
-            let seen = test.slice(0..test.len().min(HEALTH_IMAGES));
-            let layers = dead_layers(&mut model, slot, &seen).map_err(in_model(planned))?;
-            if !layers.is_empty() {
-                warnings.push(Warning::DeadLayers {
-                    model: title,
-                    layers,
-                });
-            }
-            let owned = model.tasks()[slot].owned_count();
-            results.push(self.task_outcome(task, &predictions, owned)?);
+            let tested = Tested {
+                task,
+                name,
+                title: &format!("{} Model {name}", planned.kind.title()),
+                images: &self.data[task].test,
+            };
+            let (result, of_task) = tested.outcome(&mut model, slot)?;
+            results.push(result);
+            warnings.extend(of_task);
         }
         // The model is kept, while others are trained.
         model.trim();
@@ -303,19 +303,17 @@ impl Runner<'_> {
     }
 
     fn initial_weights(&self, kind: ModelKind, task: usize) -> Vec<Tensor> {
-        let (initializer, purpose): (Initializer, _) = match kind {
+        let (initializer, purpose) = match kind {
             ModelKind::Dedicated => (self.protocol.dedicated_weights, Purpose::DedicatedWeights),
             ModelKind::Multitask => (self.protocol.multitask_weights, Purpose::MultitaskWeights),
         };
-        let specs = self.experiment.nets[task].parameters();
-        let draw = |(index, spec)| {
-            let stream = (task * specs.len() + index) as u64;
-            initializer.draw(
-                spec,
-                &mut Stream::new(self.settings.seed, purpose, 0, stream),
-            )
-        };
-        specs.iter().enumerate().map(draw).collect()
+        let net = &self.experiment.nets[task];
+        initial_weights(
+            net,
+            initializer,
+            |stream| Stream::new(self.settings.seed, purpose, 0, stream),
+            task,
+        )
     }
 
     /// Chooses the owners of a multitask model's weights and gives each task its own.
@@ -328,8 +326,7 @@ impl Runner<'_> {
         let owners = select_owners(
             model,
             &selection,
-            settings.percentile,
-            settings.importance,
+            &settings.rule,
             self.settings.seed,
             self.observer.training(),
         )?;
@@ -338,23 +335,45 @@ impl Runner<'_> {
         }
         Ok(())
     }
+}
 
-    fn task_outcome(
+impl Protocol {
+    /// How one task is trained alone; `shuffle_index` tells its shuffles from those of other nets.
+    pub(super) fn fit_settings(
         &self,
-        task: usize,
-        predictions: &[u32],
-        parameters_owned: usize,
-    ) -> Result<TaskOutcome, ExperimentError> {
-        let confusion = Confusion::from_labels(self.data[task].test.labels(), predictions, None)?;
-        Ok(TaskOutcome {
-            task,
-            name: self.experiment.tasks[task].name.to_owned(),
-            report: Report::new(&confusion, &ReportOptions::default())?,
-            accuracy: confusion.accuracy(),
-            confusion,
-            parameters_owned,
-        })
+        settings: &RunSettings,
+        kind: ModelKind,
+        shuffle_index: u64,
+    ) -> FitSettings {
+        let training = &self.training;
+        FitSettings {
+            optimizer: self.optimizer(kind),
+            epochs: settings.epochs.unwrap_or(training.epochs),
+            validation_split: training.validation_split,
+            early_stopping: training.early_stopping,
+            learning_rate_decay: training.learning_rate_decay,
+            augmentation: training.augmentation,
+            loss_weights: vec![1.0],
+            seed: settings.seed,
+            shuffle_index,
+            epochs_before: 0,
+        }
     }
+}
+
+/// The initial weights of a task's net, each tensor out of its own stream.
+pub(super) fn initial_weights(
+    net: &NetSpec,
+    initializer: Initializer,
+    stream: impl Fn(u64) -> Stream,
+    task: usize,
+) -> Vec<Tensor> {
+    let specs = net.parameters();
+    let draw = |(index, spec)| {
+        let number = (task * specs.len() + index) as u64;
+        initializer.draw(spec, &mut stream(number))
+    };
+    specs.iter().enumerate().map(draw).collect()
 }
 
 /// An error of training, with the net's name.

@@ -7,14 +7,15 @@ use taskweave_kernels::{dispatch, lanes};
 
 use super::ExperimentError;
 use super::model_file::{self, Description};
+use super::onnx;
 use crate::nn::ImageSize;
 use crate::ops::softmax_row;
 use crate::train::{Model, TaskImages};
 
 /// A trained model with what its file says of it.
 pub struct StoredModel {
-    description: Description,
-    model: Model,
+    pub(super) description: Description,
+    pub(super) model: Model,
 }
 
 /// What a net makes of images.
@@ -56,6 +57,19 @@ impl StoredModel {
     /// The model itself.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// A task's net as the bytes of an ONNX model (opset 13): `pixels`, unsigned bytes `[images, channels,
+    /// height, width]`, become `logits` and `probabilities`, f32 `[images, classes]`.
+    ///
+    /// # Errors
+    /// When the net is larger than such a file may be, 2 GB.
+    pub fn to_onnx(&self, task: usize) -> Result<Vec<u8>, ExperimentError> {
+        let description = &self.description.tasks[task];
+        onnx::serialize(&self.model, task, description).map_err(|reason| ExperimentError::Store {
+            model: description.name.clone(),
+            reason,
+        })
     }
 
     /// Classifies images of raw pixels, `[count, channels, height, width]`.

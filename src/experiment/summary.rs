@@ -1,25 +1,28 @@
-//! What an experiment's nets are made of: layers, parameters, and who will own how many of them.
+//! What an experiment's nets are made of: layers, parameters, who will own how many of them, and by which
+//! kernels they are trained.
 
 use std::fmt;
 
 use serde::Serialize;
+use taskweave_kernels::sparse;
 
 use super::answer::grouped;
-use super::{Experiment, ProtocolName};
-use crate::multitask::{Sharer, share, shared_layers};
-use crate::nn::NetSpec;
+use super::{Experiment, ExperimentError, RunSettings};
+use crate::multitask::{Sharer, shared_layers};
+use crate::nn::{LayerSpec, NetSpec};
 
 /// The layers of an experiment's nets. Displays as a table.
 ///
 /// ```
-/// use taskweave::experiment::{ProtocolName, Summary, find};
-/// let summary = Summary::new(&find("digits-fashion-mlp")?, ProtocolName::Reference);
+/// use taskweave::experiment::{ProtocolName, RunSettings, Summary, find};
+/// let settings = RunSettings { protocol: ProtocolName::Reference, ..RunSettings::default() };
+/// let summary = Summary::new(&find("digits-fashion-mlp")?, &settings)?;
 /// assert_eq!(summary.total.parameters, 5_800_010);
 /// // Each task owns a tenth, rounded to whole positions tensor by tensor.
 /// assert_eq!(summary.total.owned, [Some(580_001), Some(580_001)]);
 /// # Ok::<(), taskweave::experiment::ExperimentError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// The experiment.
     pub experiment: &'static str,
@@ -33,7 +36,7 @@ pub struct Summary {
 }
 
 /// One layer, or the sum of all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SummaryRow {
     /// "conv2d_0".
     pub name: String,
@@ -46,33 +49,51 @@ pub struct SummaryRow {
     /// Parameters that each task owns in the multitask net; `None` where its net has another layer
     /// in this place.
     pub owned: Vec<Option<usize>>,
+    /// For each task how many times faster than dense kernels the sparse ones are expected to be that its
+    /// steps in the multitask net take; `None` where they take dense ones, or there is no such layer.
+    pub sparse_speedup: Vec<Option<f64>>,
 }
 
 impl Summary {
-    /// The layers of an experiment, and the shares that a protocol's percentile gives.
-    pub fn new(experiment: &Experiment, protocol: ProtocolName) -> Self {
-        let percentile = experiment.protocol(protocol).owners.percentile;
+    /// The layers of an experiment, the shares that the percentiles of a run give, and the kernels that
+    /// these suit on this machine.
+    ///
+    /// # Errors
+    /// When there is not one percentile for all tasks or one for each, or one is outside 0 to 100.
+    pub fn new(experiment: &Experiment, settings: &RunSettings) -> Result<Self, ExperimentError> {
+        let rule = experiment.protocol_of(settings).owners.rule;
         let tasks = experiment.tasks.len();
         let mut rows: Vec<(usize, SummaryRow)> = Vec::new();
         let nets: Vec<&NetSpec> = experiment.nets.iter().collect();
+        let shares = rule
+            .shares(&nets)
+            .map_err(|source| ExperimentError::Train {
+                model: experiment.name.to_owned(),
+                source,
+            })?;
         for layer in shared_layers(&nets) {
-            let lens: Vec<usize> = layer
-                .parameters
-                .iter()
-                .map(|spec| spec.elements())
-                .collect();
+            let lens = layer.parameters.iter().map(|spec| spec.elements());
             let mut owned = vec![None; tasks];
-            for (place, sharer) in layer.sharers.iter().enumerate() {
-                let shares = lens.iter().map(|&len| owned_by(place, len, percentile));
-                owned[sharer.task] = Some(shares.sum());
+            let mut sparse_speedup = vec![None; tasks];
+            for (parameter, len) in lens.clone().enumerate() {
+                // What those before have left is all that a late task gets.
+                let mut left = len;
+                for sharer in &layer.sharers {
+                    let share = shares[sharer.task][sharer.first_parameter + parameter].min(left);
+                    left -= share;
+                    *owned[sharer.task].get_or_insert(0) += share;
+                    if parameter == 0 {
+                        let net = nets[sharer.task];
+                        let density = share as f64 / len as f64;
+                        sparse_speedup[sharer.task] = speedup(net, sharer.layer, density);
+                    }
+                }
             }
-            let row = row(
-                &nets,
-                layer.name,
-                &layer.sharers[0],
-                lens.iter().sum(),
+            let row = SummaryRow {
                 owned,
-            );
+                sparse_speedup,
+                ..row(&nets, layer.name, &layer.sharers[0], lens.sum())
+            };
             rows.push((layer.sharers[0].layer, row));
         }
         rows.extend(bare_layers(&nets));
@@ -86,29 +107,37 @@ impl Summary {
             parameters: layers.iter().map(|row| row.parameters).sum(),
             multiply_adds: largest.max().unwrap_or(0),
             owned: (0..tasks).map(|task| Some(owned(task))).collect(),
+            sparse_speedup: vec![None; tasks],
         };
-        Self {
+        Ok(Self {
             experiment: experiment.name,
             tasks: experiment.tasks.iter().map(|task| task.name).collect(),
             layers,
             total,
-        }
+        })
     }
 }
 
-/// What the sharer at this place gets of a tensor: its share, or what those before have left.
-fn owned_by(place: usize, len: usize, percentile: f64) -> usize {
-    let share = share(len, percentile);
-    share.min(len.saturating_sub(place * share))
+/// How many times faster a layer's steps are expected to be by sparse kernels, if those suit it.
+fn speedup(net: &NetSpec, layer: usize, density: f64) -> Option<f64> {
+    let before = match layer.checked_sub(1) {
+        Some(before) => net.shapes().ok()?.get(before)?.clone(),
+        None => net.input.dims().to_vec(),
+    };
+    let layer = match net.layers[layer] {
+        LayerSpec::Dense { .. } => sparse::Layer::Dense,
+        LayerSpec::Conv2d {
+            filters, window, ..
+        } => sparse::Layer::Conv2d {
+            window,
+            channels: [before[0], filters],
+        },
+        _ => return None,
+    };
+    sparse::pays(layer, density).then(|| sparse::expected_speedup(layer, density))
 }
 
-fn row(
-    nets: &[&NetSpec],
-    name: String,
-    sharer: &Sharer,
-    parameters: usize,
-    owned: Vec<Option<usize>>,
-) -> SummaryRow {
+fn row(nets: &[&NetSpec], name: String, sharer: &Sharer, parameters: usize) -> SummaryRow {
     let net = nets[sharer.task];
     let shapes = net.shapes().unwrap_or_default();
     SummaryRow {
@@ -116,7 +145,8 @@ fn row(
         output: shapes.get(sharer.layer).cloned().unwrap_or_default(),
         parameters,
         multiply_adds: net.multiply_adds_by_layer()[sharer.layer],
-        owned,
+        owned: vec![Some(0); nets.len()],
+        sparse_speedup: vec![None; nets.len()],
     }
 }
 
@@ -135,12 +165,28 @@ fn bare_layers(nets: &[&NetSpec]) -> Vec<(usize, SummaryRow)> {
                 layer,
                 first_parameter: 0,
             };
-            (
-                layer,
-                row(nets, name, &sharer, 0, vec![Some(0); nets.len()]),
-            )
+            (layer, row(nets, name, &sharer, 0))
         })
         .collect()
+}
+
+impl SummaryRow {
+    /// "dense", "sparse 3.0x": by which kernels each task computes the layer, once if they are alike.
+    fn kernels(&self) -> String {
+        if self.multiply_adds == 0 || self.output.is_empty() {
+            return String::new();
+        }
+        let pairs = self.owned.iter().zip(&self.sparse_speedup);
+        let mut kernels: Vec<String> = pairs
+            .filter(|(owned, _)| owned.is_some())
+            .map(|(_, speedup)| match speedup {
+                Some(speedup) => format!("sparse {speedup:.1}x"),
+                None => "dense".to_owned(),
+            })
+            .collect();
+        kernels.dedup();
+        kernels.join(", ")
+    }
 }
 
 impl fmt::Display for Summary {
@@ -153,6 +199,7 @@ impl fmt::Display for Summary {
         for task in &self.tasks {
             write!(f, "{:>13}", format!("{task} owns"))?;
         }
+        write!(f, "  kernels of a task's step")?;
         for row in self.layers.iter().chain([&self.total]) {
             let output: Vec<String> = row.output.iter().map(usize::to_string).collect();
             write!(
@@ -166,6 +213,10 @@ impl fmt::Display for Summary {
             for owned in &row.owned {
                 write!(f, "{:>13}", owned.map_or("-".to_owned(), grouped))?;
             }
+            let kernels = row.kernels();
+            if !kernels.is_empty() {
+                write!(f, "  {kernels}")?;
+            }
         }
         Ok(())
     }
@@ -174,12 +225,16 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::find;
+    use crate::experiment::{OwnerChoices, ProtocolName, find};
 
     #[test]
     fn a_layer_in_two_shapes_has_two_rows() {
         let experiment = find("cifar-digits-fashion-conv").unwrap();
-        let summary = Summary::new(&experiment, ProtocolName::Reference);
+        let settings = RunSettings {
+            protocol: ProtocolName::Reference,
+            ..RunSettings::default()
+        };
+        let summary = Summary::new(&experiment, &settings).unwrap();
         let [colour, grey] = &summary.layers[..2] else {
             panic!("{summary}")
         };
@@ -206,7 +261,52 @@ mod tests {
 
     #[test]
     fn what_is_left_is_all_that_a_late_task_gets() {
-        assert_eq!([0, 1, 2].map(|place| owned_by(place, 10, 50.0)), [5, 5, 0]);
-        assert_eq!([0, 1, 2].map(|place| owned_by(place, 10, 60.0)), [4, 4, 2]);
+        let experiment = find("cifar-digits-fashion-conv").unwrap();
+        let owners = OwnerChoices {
+            percentiles: Some(vec![60.0]),
+            ..OwnerChoices::default()
+        };
+        let settings = RunSettings {
+            owners,
+            ..RunSettings::default()
+        };
+        let summary = Summary::new(&experiment, &settings).unwrap();
+        let weights = 3 * 3 * 32 * 32;
+        let [a, b, c] = summary.layers[2].owned[..] else {
+            panic!("{summary}")
+        };
+        assert_eq!(a, b);
+        assert!(c.unwrap() < a.unwrap() * 6 / 10);
+        assert_eq!([a, b, c].iter().flatten().sum::<usize>(), weights + 32);
+    }
+
+    #[test]
+    fn few_weights_are_met_by_sparse_kernels() {
+        if sparse::choice_from_env() != Ok(None) {
+            return;
+        }
+        let settings = RunSettings {
+            protocol: ProtocolName::Reference,
+            ..RunSettings::default()
+        };
+        let summary = Summary::new(&find("digits-fashion-mlp").unwrap(), &settings).unwrap();
+        let [first, second] = summary.layers[0].sparse_speedup[..] else {
+            panic!("{summary}")
+        };
+        assert_eq!(first, second);
+        assert!(first.unwrap() > 2.0, "{summary}");
+        let settings = RunSettings {
+            owners: OwnerChoices {
+                percentiles: Some(vec![95.0, 10.0]),
+                ..OwnerChoices::default()
+            },
+            ..settings
+        };
+        let summary = Summary::new(&find("digits-fashion-mlp").unwrap(), &settings).unwrap();
+        let [first, second] = summary.layers[0].sparse_speedup[..] else {
+            panic!("{summary}")
+        };
+        assert!(first.is_some() && second.is_none(), "{summary}");
+        assert!(summary.to_string().contains("x, dense"), "{summary}");
     }
 }

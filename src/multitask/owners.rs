@@ -1,10 +1,10 @@
 //! Choosing, position by position, which task owns a weight.
 //!
-//! For a tensor of n positions and a percentile p, a task's share is n - ⌈(n-1)·p/100⌉ positions: as
-//! many as lie at or above NumPy's linearly interpolated p-th percentile when no two values tie.
-//! Task by task in order, the candidates are the positions that nobody owns yet, by importance
-//! descending, ties in a seeded random order; the task takes the first *share* of them, or all if
-//! fewer are left. Ownership therefore never overlaps, whatever ties.
+//! Each task has a [share](super::shares()) of a tensor's positions. For n positions and a percentile p it
+//! is n - ⌈(n-1)·p/100⌉: as many as lie at or above NumPy's linearly interpolated p-th percentile when no
+//! two values tie. Task by task in order, the candidates are the positions that nobody owns yet, by
+//! importance descending, ties in a seeded random order; the task takes the first *share* of them, or
+//! all if fewer are left. Ownership therefore never overlaps, whatever ties.
 
 use thiserror::Error;
 
@@ -47,42 +47,40 @@ pub enum OwnerError {
     },
 }
 
-/// Chooses the owners of one tensor's positions.
+/// Chooses the owners of one tensor's positions among those that are not `taken`.
 ///
-/// `importance[task]` holds a value for each of the `len` positions (a gradient or a weight; its
-/// magnitude counts), and `ties(task)` is the stream that orders equal values. Returns each task's
-/// positions.
+/// Task by task, `shares[task]` positions, or as many as are left. `importance[task]` holds a value for
+/// each position (a gradient or a weight; its magnitude counts), and `ties(task)` is the stream that
+/// orders equal values. Returns each task's positions.
 ///
 /// # Errors
-/// When the percentile is outside 0 to 100, a task does not have `len` importances, or one of them is
-/// not finite.
+/// When a task does not have an importance for every position, or one of them is not finite.
 ///
 /// ```
-/// use taskweave::multitask::choose_owners;
+/// use taskweave::multitask::{choose_owners, share};
 /// use taskweave::random::{Purpose, Stream};
 /// let ties = |task| Stream::new(0, Purpose::OwnerTies, 0, task as u64);
-/// let owners = choose_owners(50.0, 4, &[&[0.1, -0.9, 0.5, 0.0], &[0.2, 0.9, 0.8, -0.1]], ties)?;
+/// let shares = [share(4, 50.0); 2];
+/// let importance = [&[0.1, -0.9, 0.5, 0.0][..], &[0.2, 0.9, 0.8, -0.1]];
+/// let owners = choose_owners(&shares, vec![false; 4], &importance, ties)?;
 /// assert_eq!(owners[0], [0, 1, 1, 0]);
 /// assert_eq!(owners[1], [1, 0, 0, 1]);
 /// # Ok::<(), taskweave::multitask::OwnerError>(())
 /// ```
 pub fn choose_owners(
-    percentile: f64,
-    len: usize,
+    shares: &[usize],
+    mut taken: Vec<bool>,
     importance: &[&[f32]],
     mut ties: impl FnMut(usize) -> Stream,
 ) -> Result<Vec<Owned>, OwnerError> {
-    if !(0.0..=100.0).contains(&percentile) {
-        return Err(OwnerError::Percentile { percentile });
-    }
+    let len = taken.len();
     check_importance(len, importance)?;
-    let mut taken = vec![false; len];
     let mut owners = Vec::with_capacity(importance.len());
-    for (task, importance) in importance.iter().enumerate() {
+    for (task, (importance, &share)) in importance.iter().zip(shares).enumerate() {
         let mut order: Vec<u32> = (0..len as u32).collect();
         ties(task).shuffle(&mut order);
         let mut candidates: Vec<usize> = (0..len).filter(|&position| !taken[position]).collect();
-        let share = share(len, percentile).min(candidates.len());
+        let share = share.min(candidates.len());
         if share < candidates.len() {
             candidates.select_nth_unstable_by(share, |&a, &b| {
                 let by_importance = importance[b].abs().total_cmp(&importance[a].abs());
@@ -97,12 +95,6 @@ pub fn choose_owners(
         owners.push(owned);
     }
     Ok(owners)
-}
-
-/// Positions that a task owns of `len`, if so many are free: n - ⌈(n-1)·p/100⌉.
-pub fn share(len: usize, percentile: f64) -> usize {
-    let below = (len.saturating_sub(1) as f64 * percentile / 100.0).ceil();
-    len - below as usize
 }
 
 fn check_importance(len: usize, importance: &[&[f32]]) -> Result<(), OwnerError> {
@@ -128,6 +120,7 @@ fn check_importance(len: usize, importance: &[&[f32]]) -> Result<(), OwnerError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::multitask::share;
     use crate::random::Purpose;
     use proptest::prelude::*;
 
@@ -135,45 +128,38 @@ mod tests {
         Stream::new(0, Purpose::OwnerTies, 0, task as u64)
     }
 
+    /// Owners by a percentile, nothing taken before.
+    fn choose(
+        percentile: f64,
+        len: usize,
+        importance: &[&[f32]],
+        ties: impl FnMut(usize) -> Stream,
+    ) -> Result<Vec<Owned>, OwnerError> {
+        let shares = vec![share(len, percentile); importance.len()];
+        choose_owners(&shares, vec![false; len], importance, ties)
+    }
+
     fn count(owned: &Owned) -> usize {
         owned.iter().filter(|&&owned| owned == 1).count()
     }
 
     #[test]
-    fn shares_follow_numpys_percentile() {
-        for (len, percentile, expected) in [
-            (0, 90.0, 0),
-            (1, 90.0, 1),
-            (1, 100.0, 1),
-            (10, 90.0, 1),
-            (11, 90.0, 2),
-            (1_000, 90.0, 100),
-            (1_000_000, 90.0, 100_000),
-            (10, 0.0, 10),
-            (10, 100.0, 1),
-            (64, 80.0, 13),
-        ] {
-            assert_eq!(share(len, percentile), expected, "{len} at {percentile}");
-        }
-    }
-
-    #[test]
     fn all_gradients_zero_still_give_every_task_its_own_share() {
         let zeros = vec![0.0; 1_000];
-        let owners = choose_owners(90.0, 1_000, &[&zeros, &zeros], ties).unwrap();
+        let owners = choose(90.0, 1_000, &[&zeros, &zeros], ties).unwrap();
         assert_eq!(owners.iter().map(count).collect::<Vec<_>>(), [100, 100]);
         assert!(owners[0].iter().zip(&owners[1]).all(|(a, b)| a + b <= 1));
-        let again = choose_owners(90.0, 1_000, &[&zeros, &zeros], ties).unwrap();
+        let again = choose(90.0, 1_000, &[&zeros, &zeros], ties).unwrap();
         assert_eq!(owners, again);
         let other_seed = |task| Stream::new(1, Purpose::OwnerTies, 0, task as u64);
-        let other = choose_owners(90.0, 1_000, &[&zeros, &zeros], other_seed).unwrap();
+        let other = choose(90.0, 1_000, &[&zeros, &zeros], other_seed).unwrap();
         assert_ne!(owners, other);
     }
 
     #[test]
     fn three_tasks_take_turns_in_order() {
         let same = [0.5, 0.9, 0.1, 0.7, 0.3];
-        let owners = choose_owners(75.0, 5, &[&same, &same, &same], ties).unwrap();
+        let owners = choose(75.0, 5, &[&same, &same, &same], ties).unwrap();
         assert_eq!(owners[0], [0, 1, 0, 1, 0]);
         assert_eq!(owners[1], [1, 0, 0, 0, 1]);
         assert_eq!(owners[2], [0, 0, 1, 0, 0], "only one position was left");
@@ -181,20 +167,23 @@ mod tests {
 
     #[test]
     fn a_task_may_find_nothing_free() {
-        let owners = choose_owners(0.0, 3, &[&[1.0; 3], &[1.0; 3]], ties).unwrap();
+        let owners = choose(0.0, 3, &[&[1.0; 3], &[1.0; 3]], ties).unwrap();
         assert_eq!(owners, [vec![1, 1, 1], vec![0, 0, 0]]);
     }
 
     #[test]
+    fn what_is_taken_stays_with_whom_has_it() {
+        let taken = vec![true, false, false, true, false];
+        let owners = choose_owners(&[2], taken, &[&[0.9, 0.1, 0.2, 0.8, 0.3]], ties).unwrap();
+        assert_eq!(owners[0], [0, 0, 1, 0, 1]);
+    }
+
+    #[test]
     fn what_cannot_be_ranked_is_refused() {
-        let error = choose_owners(90.0, 2, &[&[0.0, f32::NAN]], ties).unwrap_err();
+        let error = choose(90.0, 2, &[&[0.0, f32::NAN]], ties).unwrap_err();
         assert!(matches!(error, OwnerError::NotFinite { position: 1, .. }));
-        let error = choose_owners(90.0, 2, &[&[0.0]], ties).unwrap_err();
+        let error = choose(90.0, 2, &[&[0.0]], ties).unwrap_err();
         assert!(matches!(error, OwnerError::Length { found: 1, .. }));
-        for percentile in [-1.0, 100.5, f64::NAN] {
-            let error = choose_owners(percentile, 1, &[&[0.0]], ties).unwrap_err();
-            assert!(matches!(error, OwnerError::Percentile { .. }));
-        }
     }
 
     /// The rule of the reference for a first task: at or above NumPy's percentile.
@@ -217,7 +206,7 @@ mod tests {
             percentile in 0.0..=100.0_f64,
         ) {
             let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
-            let owners = choose_owners(percentile, values.len(), &[&values], ties).unwrap();
+            let owners = choose(percentile, values.len(), &[&values], ties).unwrap();
             prop_assert_eq!(&owners[0], &at_or_above_percentile(&values, percentile));
         }
 
@@ -228,7 +217,7 @@ mod tests {
         ) {
             let values: Vec<f32> = values.into_iter().map(f32::from).collect();
             let tasks: Vec<&[f32]> = values.chunks_exact(24).collect();
-            let owners = choose_owners(percentile, 24, &tasks, ties).unwrap();
+            let owners = choose(percentile, 24, &tasks, ties).unwrap();
             for position in 0..24 {
                 prop_assert!(owners.iter().map(|owned| owned[position]).sum::<u8>() <= 1);
             }

@@ -238,6 +238,19 @@ impl Model {
         net.expand(parameter, self.tape.value(var).data())
     }
 
+    /// A task's parameters as whole tensors, in the order of [`NetSpec::parameters`].
+    pub fn whole(&self, task: usize) -> Vec<Tensor> {
+        let specs = self.tasks[task].spec.parameters();
+        let values = specs.iter().zip(self.parameters(task));
+        values
+            .map(|(spec, values)| {
+                let mut tensor = Tensor::zeros_row_major(spec.shape.clone());
+                tensor.data_mut().copy_from_slice(&values);
+                tensor
+            })
+            .collect()
+    }
+
     /// A task's parameter values as the tape holds them, in the order of [`NetSpec::parameters`]: of a
     /// kernel that [sparse operations](crate::ops::SparseDense) take, only the owned ones, by position.
     pub fn stored(&self, task: usize) -> impl Iterator<Item = &[f32]> {

@@ -2,8 +2,8 @@
 
 use super::epoch::Epoch;
 use super::{
-    EarlyStoppingSettings, FitSettings, Importance, Model, Silent, TaskImages, TrainError,
-    select_owners,
+    EarlyStoppingSettings, FitSettings, Importance, Model, OwnerRule, Silent, TaskImages,
+    TrainError, select_owners,
 };
 use crate::data::augment::Augmentation;
 use crate::nn::{Initializer, NetSpec};
@@ -108,14 +108,8 @@ impl Workload {
             batches.push(RandomImages::new(net, classes, *batch, task));
         }
         if let Some(percentile) = settings.percentile {
-            let owners = select_owners(
-                &mut model,
-                &[],
-                percentile,
-                Importance::Magnitude,
-                0,
-                &Silent,
-            )?;
+            let rule = OwnerRule::new(Importance::Magnitude, percentile);
+            let owners = select_owners(&mut model, &[], &rule, 0, &Silent)?;
             for (task, owned) in owners.into_iter().enumerate() {
                 model.set_owned(task, owned);
             }

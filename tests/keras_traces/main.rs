@@ -12,7 +12,9 @@ use serde::Deserialize;
 use taskweave::multitask::MeanGradient;
 use taskweave::nn::NetSpec;
 use taskweave::optim::{AdamSettings, OptimizerSpec};
-use taskweave::train::{EarlyStopping, EarlyStoppingSettings, Model, owners_by_importance};
+use taskweave::train::{
+    EarlyStopping, EarlyStoppingSettings, Importance, Model, OwnerRule, owners_by_importance,
+};
 
 use taskweave_kernels::{conv2d, dispatch, sparse};
 
@@ -128,7 +130,8 @@ fn replay_masked(name: &str, tasks: &Tasks, phases: &[Phase]) {
     let gradients = selecting_gradients(&mut trace, &mut model, tasks);
     let (_, percentile) = trace.array("percentile");
     let percentile = f64::from(percentile[0]);
-    let owners = owners_by_importance(&model, &gradients, percentile, 0).unwrap();
+    let rule = OwnerRule::new(Importance::Gradient, percentile);
+    let owners = owners_by_importance(&model, &gradients, &rule, 0).unwrap();
     for ((task, owners), (net, places)) in owners.into_iter().enumerate().zip(tasks) {
         let expected = trace.parameters("mask", "_mask", net, places);
         for ((owned, expected), Place { layer, part, .. }) in

@@ -6,12 +6,14 @@ mod precision;
 use std::borrow::Cow;
 
 use taskweave::data::augment::Augmentation;
+use taskweave::multitask::Budget;
 use taskweave::nn::{Initializer, NetSpec};
 use taskweave::optim::OptimizerSpec;
 use taskweave::random::{Purpose, Stream};
 use taskweave::train::{
-    EarlyStoppingSettings, EpochRecord, FitSettings, Importance, Model, Observer, Silent,
-    StepReport, TaskImages, TrainError, Warning, dead_layers, fit, select_owners,
+    EarlyStoppingSettings, EpochRecord, FitSettings, Importance, Model, Observer, OwnerRule,
+    Silent, StepReport, TaskImages, TrainError, Warning, dead_layers, fit, importances,
+    select_owners,
 };
 
 const FEATURES: usize = 12;
@@ -292,9 +294,23 @@ fn tasks_share_one_order() {
 fn unowned_weights_stay_exactly_zero_while_training() {
     let (first, second) = (Data::new(200, 11), Data::new(200, 12));
     let data = [first.images(), second.images()];
-    for importance in [Importance::Gradient, Importance::Magnitude] {
+    let importances = [
+        Importance::Gradient,
+        Importance::Magnitude,
+        Importance::Random,
+        Importance::Snip,
+    ];
+    for (importance, budget) in importances
+        .into_iter()
+        .flat_map(|importance| [Budget::Uniform, Budget::ErdosRenyi].map(|b| (importance, b)))
+    {
         let mut model = model(2);
-        let owners = select_owners(&mut model, &data, 70.0, importance, 0, &Silent).unwrap();
+        let rule = OwnerRule {
+            importance,
+            percentiles: vec![70.0, 80.0],
+            budget,
+        };
+        let owners = select_owners(&mut model, &data, &rule, 0, &Silent).unwrap();
         for (task, owned) in owners.iter().enumerate() {
             model.set_owned(task, owned.clone());
         }
@@ -316,6 +332,58 @@ fn unowned_weights_stay_exactly_zero_while_training() {
     }
 }
 
+/// The positions of a task, all parameters one after the other.
+fn owned(owners: &[Vec<Vec<u8>>], task: usize) -> Vec<u8> {
+    owners[task].concat()
+}
+
+#[test]
+fn a_lot_is_drawn_by_the_seed_and_snip_follows_weight_times_gradient() {
+    let (first, second) = (Data::new(200, 11), Data::new(200, 12));
+    let data = [first.images(), second.images()];
+    let select = |importance, seed| {
+        let rule = OwnerRule::new(importance, 80.0);
+        select_owners(&mut model(2), &data, &rule, seed, &Silent).unwrap()
+    };
+    let lots = [0, 0, 1].map(|seed| owned(&select(Importance::Random, seed), 0));
+    assert!(lots[0] == lots[1] && lots[0] != lots[2]);
+    let mut model = model(2);
+    let values = [
+        Importance::Gradient,
+        Importance::Magnitude,
+        Importance::Snip,
+    ]
+    .map(|importance| importances(&mut model, &data, importance, &Silent).unwrap());
+    for task in 0..2 {
+        let [gradients, weights, products] = values.each_ref().map(|values| values[task].concat());
+        for ((gradient, weight), product) in gradients.iter().zip(&weights).zip(&products) {
+            assert_eq!((gradient * weight).to_bits(), product.to_bits());
+        }
+        assert!(products.iter().any(|product| *product != 0.0));
+    }
+}
+
+#[test]
+fn percentiles_are_one_for_all_or_one_for_each() {
+    let rule = OwnerRule {
+        percentiles: vec![10.0, 20.0, 30.0],
+        ..OwnerRule::new(Importance::Random, 0.0)
+    };
+    let error = select_owners(&mut model(2), &[], &rule, 0, &Silent).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("one percentile for all or one for each"),
+        "{message}"
+    );
+    let rule = OwnerRule {
+        percentiles: vec![90.0, 70.0],
+        ..rule
+    };
+    let owners = select_owners(&mut model(2), &[], &rule, 0, &Silent).unwrap();
+    let [few, more] = [0, 1].map(|task| owned(&owners, task).iter().filter(|o| **o == 1).count());
+    assert!(few * 2 < more, "{few} {more}");
+}
+
 #[test]
 fn selection_by_gradient_does_not_depend_on_the_batch() {
     let (first, second) = (Data::new(200, 13), Data::new(200, 14));
@@ -333,7 +401,8 @@ fn selection_by_gradient_does_not_depend_on_the_batch() {
                 .add_task("task", net.clone(), weights.collect())
                 .unwrap();
         }
-        select_owners(&mut model, &data, 80.0, Importance::Gradient, 0, &Silent).unwrap()
+        let rule = OwnerRule::new(Importance::Gradient, 80.0);
+        select_owners(&mut model, &data, &rule, 0, &Silent).unwrap()
     });
     assert_eq!(owners[0], owners[1]);
     assert_eq!(owners[0], owners[2]);

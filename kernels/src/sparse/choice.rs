@@ -4,6 +4,7 @@ use std::env;
 use std::sync::OnceLock;
 
 use crate::conv2d::{Conv2dShape, Method};
+use crate::window::Window;
 
 /// The environment variable that forces sparse kernels, or dense ones.
 pub const ENV: &str = "TASKWEAVE_SPARSE";
@@ -63,50 +64,79 @@ pub fn choice_from_env() -> Result<Option<Choice>, UnknownChoice> {
     }
 }
 
+/// What of a layer decides whether sparse kernels suit it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// A dense layer.
+    Dense,
+    /// A convolution.
+    Conv2d {
+        /// The window.
+        window: Window,
+        /// Input and output channels.
+        channels: [usize; 2],
+    },
+}
+
+impl Layer {
+    /// The density at which both kinds of kernels take the same time.
+    fn crossover(self) -> f64 {
+        let Self::Conv2d { window, channels } = self else {
+            return DENSE_CROSSOVER;
+        };
+        // How many images and pixels there are does not count.
+        let shape = Conv2dShape {
+            images: 1,
+            inputs: channels[0],
+            outputs: channels[1],
+            height: 1,
+            width: 1,
+            window,
+        };
+        match Method::of(&shape) {
+            Method::Winograd => WINOGRAD_CROSSOVER,
+            _ => DENSE_CROSSOVER,
+        }
+    }
+}
+
 /// Whether sparse kernels suit a layer of which this share of the weights is there: what the environment
-/// forces, read once, else what is faster. `convolution` is the layer if it is one; how many images and
-/// pixels it has does not count.
-pub fn pays(convolution: Option<&Conv2dShape>, density: f64) -> bool {
+/// forces, read once, else what is faster.
+pub fn pays(layer: Layer, density: f64) -> bool {
     static FORCED: OnceLock<Option<Choice>> = OnceLock::new();
     match *FORCED.get_or_init(|| choice_from_env().unwrap_or(None)) {
         Some(choice) => choice == Choice::Always,
-        None => {
-            let is_winograd =
-                convolution.is_some_and(|shape| Method::of(shape) == Method::Winograd);
-            density
-                <= if is_winograd {
-                    WINOGRAD_CROSSOVER
-                } else {
-                    DENSE_CROSSOVER
-                }
-        }
+        None => density <= layer.crossover(),
     }
+}
+
+/// How many times faster a step of the layer is expected to be with sparse kernels than with dense ones:
+/// their time is in proportion to the density, and equal at the crossover.
+pub fn expected_speedup(layer: Layer, density: f64) -> f64 {
+    layer.crossover() / density
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::{Padding, Window};
+    use crate::window::Padding;
 
     #[test]
     fn layers_that_winograd_speeds_up_want_fewer_weights() {
-        let shape = |channels| Conv2dShape {
-            images: 1,
-            inputs: channels,
-            outputs: channels,
-            height: 1,
-            width: 1,
+        let layer = |channels| Layer::Conv2d {
             window: Window {
                 kernel: [3, 3],
                 stride: [1, 1],
                 padding: Padding::Same,
             },
+            channels: [channels; 2],
         };
         // Nothing is forced where the tests run, or everything is.
         if choice_from_env() == Ok(None) && crate::conv2d::method_from_env() == Ok(None) {
-            assert!(pays(None, 0.2) && !pays(None, 0.5));
-            assert!(pays(Some(&shape(3)), 0.2) && !pays(Some(&shape(64)), 0.2));
-            assert!(pays(Some(&shape(64)), 0.1));
+            assert!(pays(Layer::Dense, 0.2) && !pays(Layer::Dense, 0.5));
+            assert!(pays(layer(3), 0.2) && !pays(layer(64), 0.2));
+            assert!(pays(layer(64), 0.1));
+            assert_eq!(expected_speedup(layer(64), 0.05), 3.0);
         }
     }
 }

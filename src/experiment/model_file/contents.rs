@@ -74,15 +74,22 @@ pub(in crate::experiment) fn serialize(
     planned: &PlannedModel,
     model: &Model,
 ) -> Result<Vec<u8>, ExperimentError> {
-    let failed = |reason: String| ExperimentError::Store {
+    let description = Description::new(experiment, settings, planned, model);
+    to_bytes(&description, model).map_err(|reason| ExperimentError::Store {
         model: planned.name.clone(),
         reason,
-    };
-    let tensors = stored_tensors(model, planned.is_shared()).map_err(failed)?;
+    })
+}
+
+/// The file of a model that this describes.
+pub(in crate::experiment) fn to_bytes(
+    description: &Description,
+    model: &Model,
+) -> Result<Vec<u8>, String> {
+    let tensors = stored_tensors(model, description.model == ModelKind::Multitask)?;
     let views = tensors.iter().map(|tensor| (&tensor.name[..], tensor));
-    let description = Description::new(experiment, settings, planned, model);
-    let text = serde_json::to_string(&description).map_err(|error| failed(error.to_string()))?;
-    safetensors::serialize(views, Some(metadata(text))).map_err(|error| failed(error.to_string()))
+    let text = serde_json::to_string(description).map_err(|error| error.to_string())?;
+    safetensors::serialize(views, Some(metadata(text))).map_err(|error| error.to_string())
 }
 
 fn stored_tensors(model: &Model, is_shared: bool) -> Result<Vec<StoredTensor<'_>>, String> {
@@ -300,39 +307,8 @@ fn fill(model: &mut Model, contents: Vec<TaskContents>) {
 mod tests {
     use super::*;
     use crate::experiment::plan::planned_models;
+    use crate::experiment::test_models::{bits, two_tasks};
     use crate::experiment::{StoredModel, find};
-    use crate::nn::Initializer;
-    use crate::random::{Purpose, Stream};
-
-    /// A model of quickstart-conv's two tasks, who own every third position each.
-    fn two_tasks(experiment: &Experiment) -> Model {
-        let mut model = Model::new(16, experiment.pixel_divisor);
-        for (task, net) in experiment.nets.iter().enumerate() {
-            let specs = net.parameters();
-            let weights = specs.iter().enumerate().map(|(index, spec)| {
-                let stream = (task * specs.len() + index) as u64;
-                let mut stream = Stream::new(7, Purpose::MultitaskWeights, 0, stream);
-                Initializer::HeNormal.draw(spec, &mut stream)
-            });
-            let name = experiment.tasks[task].name;
-            model
-                .add_task(name, net.clone(), weights.collect())
-                .unwrap();
-            let every_third = |spec: &ParameterSpec| {
-                let positions = 0..spec.elements();
-                positions.map(|at| u8::from(at % 3 == task)).collect()
-            };
-            model.set_owned(task, specs.iter().map(every_third).collect());
-        }
-        model
-    }
-
-    fn bits(model: &Model, task: usize) -> Vec<u32> {
-        let parameters = model.parameters(task);
-        parameters
-            .flat_map(|values| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
-            .collect()
-    }
 
     #[test]
     fn a_woven_model_comes_back_bit_for_bit() {

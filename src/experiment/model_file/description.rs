@@ -34,6 +34,50 @@ pub(in crate::experiment) struct TaskDescription {
     pub(in crate::experiment) net: NetSpec,
     /// What the net is given instead of a pixel from 0 to 255, one for every channel or one for all.
     pub(in crate::experiment) pixel_scales: Vec<ScaleForm>,
+    /// Where the task came later than the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::experiment) added: Option<Addition>,
+}
+
+/// How a task joined a trained model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::experiment) struct Addition {
+    seed: u64,
+    program_version: String,
+}
+
+impl Addition {
+    /// An addition by this program.
+    pub(in crate::experiment) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+impl TaskDescription {
+    pub(in crate::experiment) fn new(
+        net: &TaskNet,
+        dataset: String,
+        class_names: Vec<String>,
+        added: Option<Addition>,
+    ) -> Self {
+        let scales = net.scales().iter();
+        Self {
+            name: net.name().to_owned(),
+            dataset,
+            class_names,
+            net: net.spec().clone(),
+            pixel_scales: scales
+                .map(|scale| ScaleForm {
+                    mean: scale.mean,
+                    divisor: scale.divisor,
+                })
+                .collect(),
+            added,
+        }
+    }
 }
 
 /// `(pixel - mean) / divisor`.
@@ -60,19 +104,8 @@ impl Description {
         let task = |(&task, net): (&usize, &TaskNet)| {
             let dataset = experiment.tasks[task].dataset;
             let class_names = registry::dataset(dataset).map_or(&[][..], |info| info.class_names);
-            let scales = net.scales().iter();
-            TaskDescription {
-                name: net.name().to_owned(),
-                dataset: dataset.to_owned(),
-                class_names: class_names.iter().map(|&name| name.to_owned()).collect(),
-                net: net.spec().clone(),
-                pixel_scales: scales
-                    .map(|scale| ScaleForm {
-                        mean: scale.mean,
-                        divisor: scale.divisor,
-                    })
-                    .collect(),
-            }
+            let class_names = class_names.iter().map(|&name| name.to_owned()).collect();
+            TaskDescription::new(net, dataset.to_owned(), class_names, None)
         };
         Self {
             format_version: FORMAT_VERSION,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use taskweave_kernels::conv2d::Conv2dShape;
 use taskweave_kernels::dispatch;
 use taskweave_kernels::sparse::{self, Pattern};
 use taskweave_kernels::window::Window;
@@ -61,7 +60,7 @@ fn replace(
     let density = owned_count as f64 / owned.len().max(1) as f64;
     let pattern = match (weighted.op, shape.dims()) {
         (WeightedOp::Dense(op), &[inputs, outputs]) => {
-            if op.precision != Precision::F32 || !sparse::pays(None, density) {
+            if op.precision != Precision::F32 || !sparse::pays(sparse::Layer::Dense, density) {
                 return None;
             }
             Pattern::dense(set, [inputs, outputs], owned)
@@ -73,16 +72,11 @@ fn replace(
                 padding: op.padding,
             };
             let is_bf16 = op.precision == Precision::Bf16 && op.is_pointwise(window.kernel);
-            // Of the sizes, only channels and window count.
-            let convolution = Conv2dShape {
-                images: 1,
-                inputs,
-                outputs,
-                height: 1,
-                width: 1,
+            let layer = sparse::Layer::Conv2d {
                 window,
+                channels: [inputs, outputs],
             };
-            if is_bf16 || !sparse::pays(Some(&convolution), density) {
+            if is_bf16 || !sparse::pays(layer, density) {
                 return None;
             }
             Pattern::conv2d(set, window, [inputs, outputs], owned)

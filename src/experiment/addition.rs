@@ -1,0 +1,338 @@
+//! A task that joins a trained model, in the positions that nobody owns.
+//!
+//! It is trained as the run that made the model trained its multitask net, but alone, and owns its share
+//! of what is free. No weight of an earlier task is touched, so their predictions stay as they are.
+
+use std::path::Path;
+
+use super::model_file::{self, Addition, TaskDescription};
+use super::runner::initial_weights;
+use super::testing::Tested;
+use super::{
+    Experiment, ExperimentError, ModelKind, Protocol, RunSettings, StoredModel, TaskData,
+    TaskOutcome, find,
+};
+use crate::data::Normalisation;
+use crate::files::write_whole;
+use crate::multitask::{Owned, SharedLayer};
+use crate::nn::{LayerSpec, NetSpec, ParameterKind};
+use crate::random::{Purpose, Stream};
+use crate::train::{
+    Fit, FitOutcome, Model, Observer, TrainError, Warning, importances, owners_of_newcomer,
+};
+
+/// A task that is to join a model.
+#[derive(Clone, Debug)]
+pub struct NewTask<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Where its images come from: a dataset or a file.
+    pub dataset: &'a str,
+    /// What its classes are called, at least two.
+    pub class_names: Vec<String>,
+    /// Planes of its images, whose rows and columns are those of
+    /// [`StoredModel::size_for`](StoredModel::size_for).
+    pub channels: usize,
+    /// The images.
+    pub data: TaskData<'a>,
+}
+
+/// What an addition may choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AddSettings {
+    /// The seed.
+    pub seed: u64,
+    /// Another limit of epochs than that of the protocol.
+    pub epochs: Option<usize>,
+    /// Another percentile than that of the protocol.
+    pub percentile: Option<f64>,
+}
+
+/// What came of an addition.
+#[derive(Debug)]
+pub struct AddedTask {
+    /// How training went.
+    pub fit: FitOutcome,
+    /// How the task does on its test set.
+    pub outcome: TaskOutcome,
+    /// What a reader must know.
+    pub warnings: Vec<Warning>,
+}
+
+impl StoredModel {
+    /// Trains a new task in the positions that nobody owns, and adds it to the model in memory.
+    ///
+    /// # Errors
+    /// When the model is a dedicated one, has a task of this name or no free position in a layer, the
+    /// experiment that made it is unknown, the images do not fit, or the observer asks to stop.
+    pub fn add_task(
+        &mut self,
+        new: &NewTask<'_>,
+        settings: &AddSettings,
+        observer: &mut dyn Observer,
+    ) -> Result<AddedTask, ExperimentError> {
+        self.check_newcomer(new)?;
+        let experiment = find(&self.description.experiment)?;
+        let addition = Newcomer {
+            stored: self,
+            new,
+            settings: RunSettings {
+                seed: settings.seed,
+                epochs: settings.epochs,
+                protocol: self.description.protocol,
+                precision: self.description.precision,
+                ..RunSettings::default()
+            },
+            protocol: experiment.protocol(self.description.protocol).clone(),
+            net: self.net_for(new.channels, new.class_names.len()),
+        };
+        let (mut model, fit) = addition.trained(&experiment, settings.percentile, observer)?;
+        let place = self.description.tasks.len();
+        let tested = Tested {
+            task: place,
+            name: new.name,
+            title: &format!("{} Model {}", ModelKind::Multitask.title(), new.name),
+            images: &new.data.test,
+        };
+        let (outcome, warnings) = tested.outcome(&mut model, 0)?;
+        self.join(new, settings, &model)?;
+        Ok(AddedTask {
+            fit,
+            outcome,
+            warnings,
+        })
+    }
+
+    /// Writes the model to a file, whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), ExperimentError> {
+        let bytes = model_file::to_bytes(&self.description, &self.model).map_err(|reason| {
+            ExperimentError::Store {
+                model: path.display().to_string(),
+                reason,
+            }
+        })?;
+        write_whole(path, |file| std::io::Write::write_all(file, &bytes)).map_err(|source| {
+            ExperimentError::Write {
+                path: path.to_owned(),
+                source,
+            }
+        })
+    }
+
+    /// Rows and columns that images of so many planes are to have, to join this model.
+    pub fn size_for(&self, channels: usize) -> [usize; 2] {
+        let input = self.like(channels).input;
+        [input.height, input.width]
+    }
+
+    /// The net of the first task over images of so many planes, or else of the first of all.
+    fn like(&self, channels: usize) -> &NetSpec {
+        let mut nets = self.description.tasks.iter().map(|task| &task.net);
+        let same = nets.find(|net| net.input.channels == channels);
+        same.unwrap_or(&self.description.tasks[0].net)
+    }
+
+    /// The net of a task over images of so many planes in so many classes.
+    fn net_for(&self, channels: usize, classes: usize) -> NetSpec {
+        let mut net = self.like(channels).clone();
+        net.input.channels = channels;
+        if let Some(LayerSpec::Dense { units, .. }) = net.layers.last_mut() {
+            *units = classes;
+        }
+        net
+    }
+
+    fn check_newcomer(&self, new: &NewTask<'_>) -> Result<(), ExperimentError> {
+        let refuse = |reason: String| {
+            Err(ExperimentError::Addition {
+                task: new.name.to_owned(),
+                reason,
+            })
+        };
+        if self.description.model == ModelKind::Dedicated {
+            return refuse(format!(
+                "every weight of a dedicated model belongs to its task, {}: only a multitask model has \
+                 some that nobody owns",
+                self.description.tasks[0].name
+            ));
+        }
+        if self.tasks().any(|name| name == new.name) {
+            return refuse("the model has a task of this name".to_owned());
+        }
+        let is_fine = |c: char| c.is_alphanumeric() || "-_. ".contains(c);
+        if new.name.trim().is_empty() || !new.name.chars().all(is_fine) {
+            return refuse("a name is made of letters, digits, spaces, - _ and .".to_owned());
+        }
+        if !(2..=256).contains(&new.class_names.len()) {
+            return refuse(format!(
+                "a task has 2 to 256 classes, and this one has {}",
+                new.class_names.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Gives this model the trained task, the only one of `trained`.
+    fn join(
+        &mut self,
+        new: &NewTask<'_>,
+        settings: &AddSettings,
+        trained: &Model,
+    ) -> Result<(), ExperimentError> {
+        let failed = |source| ExperimentError::Train {
+            model: new.name.to_owned(),
+            source,
+        };
+        let task = &trained.tasks()[0];
+        let (net, scales) = (task.spec().clone(), task.scales().to_vec());
+        let place = self.model.tasks().len();
+        let weights = trained.whole(0);
+        self.model
+            .add_task(new.name, net, weights)
+            .map_err(failed)?;
+        self.model.set_scales(place, scales).map_err(failed)?;
+        if let Some(owned) = task.owned() {
+            self.model.set_owned(place, owned.to_vec());
+        }
+        for (state, value) in trained.states(0).enumerate() {
+            self.model
+                .edit_state(place, state, |target| target.copy_from_slice(value.data()));
+        }
+        self.description.tasks.push(TaskDescription::new(
+            &self.model.tasks()[place],
+            new.dataset.to_owned(),
+            new.class_names.clone(),
+            Some(Addition::new(settings.seed)),
+        ));
+        Ok(())
+    }
+}
+
+/// A task on its way into a model.
+struct Newcomer<'a> {
+    stored: &'a StoredModel,
+    new: &'a NewTask<'a>,
+    settings: RunSettings,
+    protocol: Protocol,
+    net: NetSpec,
+}
+
+impl Newcomer<'_> {
+    /// A model of the new task alone, trained in its own positions.
+    fn trained(
+        &self,
+        experiment: &Experiment,
+        percentile: Option<f64>,
+        observer: &mut dyn Observer,
+    ) -> Result<(Model, FitOutcome), ExperimentError> {
+        let place = self.stored.description.tasks.len();
+        let failed = |source| ExperimentError::Train {
+            model: self.new.name.to_owned(),
+            source,
+        };
+        let mut model = self.untrained(experiment, place).map_err(failed)?;
+        let owned = self.choose(&mut model, percentile, observer)?;
+        model.set_owned(0, owned);
+        let index = place as u64;
+        let settings = self
+            .protocol
+            .fit_settings(&self.settings, ModelKind::Multitask, index);
+        let train = [self.new.data.train];
+        let mut fit = Fit::new(&model, &train, &settings).map_err(failed)?;
+        while !fit.is_done() {
+            fit.epoch(&mut model, observer).map_err(failed)?;
+        }
+        let outcome = fit.finish(&mut model);
+        Ok((model, outcome))
+    }
+
+    fn untrained(&self, experiment: &Experiment, place: usize) -> Result<Model, TrainError> {
+        let training = &self.protocol.training;
+        let mut model = Model::new(training.batch, experiment.pixel_divisor)
+            .with_seed(self.settings.seed, u8::try_from(place).unwrap_or(u8::MAX))
+            .with_precision(self.settings.precision);
+        let stream = |number| Stream::new(self.settings.seed, Purpose::MultitaskWeights, 0, number);
+        let weights = initial_weights(&self.net, self.protocol.multitask_weights, stream, place);
+        model.add_task(self.new.name, self.net.clone(), weights)?;
+        if training.normalise {
+            let [channels, height, width] = self.net.input.dims();
+            let pixels = self.new.data.train.pixels();
+            let normalisation = Normalisation::of_pixels(pixels, channels, height * width);
+            model.set_scales(0, normalisation.scales())?;
+        }
+        Ok(model)
+    }
+
+    /// Chooses the task's share of what is free.
+    fn choose(
+        &self,
+        model: &mut Model,
+        percentile: Option<f64>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Owned>, ExperimentError> {
+        let failed = |source| ExperimentError::Train {
+            model: self.new.name.to_owned(),
+            source,
+        };
+        let mut rule = self.protocol.owners.rule.clone();
+        // Of percentiles task by task, none is the newcomer's.
+        let last = rule.percentiles.last().copied();
+        rule.percentiles = percentile.or(last).into_iter().collect();
+        let train = self.new.data.train;
+        let images = train.len().min(self.protocol.owners.selection_images);
+        let selection = [train.slice(0..images)];
+        let importance =
+            importances(model, &selection, rule.importance, observer).map_err(failed)?;
+        let tasks = self.stored.description.tasks.iter();
+        let nets: Vec<&NetSpec> = tasks.map(|task| &task.net).chain([&self.net]).collect();
+        let owned = owners_of_newcomer(
+            &nets,
+            &importance[0],
+            &rule,
+            self.settings.seed,
+            |layer, parameter| self.taken(layer, parameter),
+        )
+        .map_err(failed)?;
+        for (spec, owned) in self.net.parameters().iter().zip(&owned) {
+            if spec.kind == ParameterKind::Kernel && !owned.contains(&1) {
+                return Err(ExperimentError::Addition {
+                    task: self.new.name.to_owned(),
+                    reason: format!(
+                        "the model's tasks own all {} positions of {}: none is left",
+                        spec.elements(),
+                        spec.name
+                    ),
+                });
+            }
+        }
+        Ok(owned)
+    }
+
+    /// The positions of a layer's parameter that the model's tasks own.
+    fn taken(&self, layer: &SharedLayer, parameter: usize) -> Vec<bool> {
+        let mut taken = vec![false; layer.parameters[parameter].elements()];
+        let tasks = self.stored.model.tasks();
+        for sharer in layer
+            .sharers
+            .iter()
+            .filter(|sharer| sharer.task < tasks.len())
+        {
+            let owned = tasks[sharer.task].owned();
+            match owned.map(|owned| &owned[sharer.first_parameter + parameter]) {
+                Some(owned) => {
+                    for (taken, &owned) in taken.iter_mut().zip(owned) {
+                        *taken |= owned != 0;
+                    }
+                }
+                None => taken.fill(true),
+            }
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests;
