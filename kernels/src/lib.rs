@@ -22,6 +22,7 @@ pub mod naive;
 pub mod peak;
 pub mod pool;
 mod shared;
+pub mod single;
 pub mod softmax;
 pub mod sparse;
 pub mod update;

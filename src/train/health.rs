@@ -97,7 +97,7 @@ pub fn dead_layers(
     images: &TaskImages<'_>,
 ) -> Result<Vec<usize>, TrainError> {
     let mut alive = vec![false; model.hidden(task).count()];
-    model.infer(task, images, |model| {
+    model.infer_all(task, images, |model| {
         for (alive, output) in alive.iter_mut().zip(model.hidden(task)) {
             *alive |= any_positive(output);
         }

@@ -10,6 +10,7 @@ use taskweave_kernels::update::{self, Update};
 mod compact;
 mod inference;
 mod inputs;
+mod single;
 
 use compact::Compact;
 
@@ -98,6 +99,7 @@ pub struct Model {
     predictions: Vec<u32>,
     /// The changed images of a batch.
     augmented: Vec<u8>,
+    single: single::Values,
 }
 
 /// An optimiser at work on the parameters of one task.
@@ -144,6 +146,7 @@ impl Model {
             precision: Precision::default(),
             predictions: Vec::new(),
             augmented: Vec::new(),
+            single: single::Values::default(),
         }
     }
 

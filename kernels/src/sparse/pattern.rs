@@ -29,8 +29,20 @@ pub struct Pattern {
     stride: [usize; 2],
     /// The place of each value in the whole kernel.
     positions: Vec<u32>,
+    /// Where the values of each input begin, of a dense layer, and the end of all.
+    inputs: Vec<u32>,
     pub(super) forward: Index,
     pub(super) gradient: Index,
+}
+
+/// A weight of an output channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutputWeight {
+    pub(crate) input: usize,
+    /// Its place in the window, row by row.
+    pub(crate) tap: usize,
+    /// Which of the values it has.
+    pub(crate) value: usize,
 }
 
 /// The weights in the order of one direction.
@@ -257,10 +269,19 @@ impl Pattern {
         let gradient_reach = Reach::new(tile, kernel, [1, 1], stride);
         let forward = Index::new(outputs, inputs, forward_reach, forward.collect());
         let gradient = Index::new(inputs, outputs, gradient_reach, gradient.collect());
+        let row_starts = (0..=inputs).map(|input| {
+            let first = (input * outputs) as u32;
+            positions.partition_point(|&position| position < first) as u32
+        });
+        let inputs = match kernel {
+            [1, 1] => row_starts.collect(),
+            _ => Vec::new(),
+        };
         Self {
             dims,
             stride,
             positions,
+            inputs,
             forward,
             gradient,
         }
@@ -319,6 +340,32 @@ impl Pattern {
         for (&value, &position) in values.iter().zip(&self.positions) {
             whole[position as usize] = value;
         }
+    }
+
+    /// The values of one input of a window of a single place.
+    pub(crate) fn of_input(&self, input: usize) -> Range<usize> {
+        self.inputs[input] as usize..self.inputs[input + 1] as usize
+    }
+
+    /// The weights of an output channel.
+    pub(crate) fn of_output(&self, output: usize) -> impl Iterator<Item = OutputWeight> {
+        let index = &self.forward;
+        let [_, kernel_columns, _, _] = self.dims;
+        let [_, packed_columns] = index.reach.packed;
+        let channel_len = index.reach.channel_len();
+        (0..index.chunks()).flat_map(move |chunk| {
+            let bounds = index.starts_of(chunk, output..output + 1);
+            (bounds[0] as usize..bounds[1] as usize).map(move |at| {
+                let offset = index.offsets[at] as usize;
+                let place = offset % channel_len / LANES;
+                let (row, column) = (place / packed_columns, place % packed_columns);
+                OutputWeight {
+                    input: chunk * index.chunk + offset / channel_len,
+                    tap: row * kernel_columns + column,
+                    value: index.order[at] as usize,
+                }
+            })
+        })
     }
 
     /// Holds the pattern to a dense layer of these sizes, or to the window and channels of a

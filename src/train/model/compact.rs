@@ -14,7 +14,7 @@ use crate::tensor::{Shape, Tensor, TensorSpec};
 
 /// A kernel of which the tape holds the owned values alone, in the order of a pattern.
 pub(super) struct Compact {
-    pattern: Arc<Pattern>,
+    pub(super) pattern: Arc<Pattern>,
     /// The shape of the whole.
     shape: Shape,
 }

@@ -41,12 +41,33 @@ impl Model {
         Ok(predictions)
     }
 
-    /// Goes through a task's images batch by batch, and has `each` take what it wants of every one
-    /// until it breaks off.
+    /// Goes through a task's images batch by batch, and has `each` take logits or predictions of every one
+    /// until it breaks off. Batches of one image go by kernels of their own where the net allows it.
     pub(crate) fn infer(
         &mut self,
         task: usize,
         images: &TaskImages<'_>,
+        each: impl FnMut(&mut Self) -> ControlFlow<()>,
+    ) -> Result<(), TrainError> {
+        let is_single = self.is_single(task);
+        self.go_through(task, images, is_single, each)
+    }
+
+    /// As [`infer`](Self::infer), where all values between input and logits are wanted, too.
+    pub(crate) fn infer_all(
+        &mut self,
+        task: usize,
+        images: &TaskImages<'_>,
+        each: impl FnMut(&mut Self) -> ControlFlow<()>,
+    ) -> Result<(), TrainError> {
+        self.go_through(task, images, false, each)
+    }
+
+    fn go_through(
+        &mut self,
+        task: usize,
+        images: &TaskImages<'_>,
+        is_single: bool,
         mut each: impl FnMut(&mut Self) -> ControlFlow<()>,
     ) -> Result<(), TrainError> {
         self.check_images(task, images)?;
@@ -54,7 +75,11 @@ impl Model {
         let indices: Vec<usize> = (0..images.len()).collect();
         for batch in indices.chunks(self.batch) {
             self.set_batch(task, images, batch);
-            self.forward(&[task])?;
+            if is_single {
+                self.forward_single(task);
+            } else {
+                self.forward(&[task])?;
+            }
             let flow = each(self);
             self.release(task);
             if flow.is_break() {

@@ -1,0 +1,393 @@
+//! Convolutions of one image.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::planes::Planes;
+use crate::conv2d::Conv2dShape;
+use crate::dense::{Activation, Affine};
+use crate::dispatch::{InstructionSet, Kernel};
+use crate::gemm::driver::is_small;
+use crate::gemm::scratch::with_scratch;
+use crate::gemm::tile::TileKernel;
+use crate::isa::Isa;
+use crate::lanes::{LANES, check};
+use crate::shared::Shared;
+use crate::sparse::Pattern;
+
+/// Tasks to aim at: the rows of the result are shared out, too, where channels are too few.
+const LEAST_TASKS: usize = 16;
+
+/// Channels of a task of a sparse convolution.
+const SPARSE_CHANNELS: usize = 4;
+
+/// `y = activation(x ⋆ weights + bias)` of one image, from `[inputs, height, width]` to `[outputs, output
+/// height, output width]`. How many images the shape has does not count.
+///
+/// # Panics
+/// If a slice has another length than the shape demands.
+pub fn conv2d(
+    set: InstructionSet,
+    shape: &Conv2dShape,
+    layer: Affine<'_>,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    check("weights", layer.weights.len(), shape.weights());
+    let [channels, tile] = set.run(TileSize { is_sparse: false });
+    let steps = shape.weights() / shape.outputs.max(1);
+    let convolution = Convolution {
+        shape,
+        layer,
+        channels,
+        tile,
+        packed: steps * channels,
+        work: shape.weights(),
+    };
+    convolution.run(x, y, |part, packed, sums| {
+        set.run(DenseTask {
+            layer,
+            part,
+            packed,
+            sums,
+        });
+    });
+}
+
+/// [`conv2d`] with the weights that a pattern has.
+///
+/// # Panics
+/// If a slice has another length than the shape demands, or the pattern is none of its weights.
+pub fn sparse_conv2d(
+    set: InstructionSet,
+    pattern: &Pattern,
+    shape: &Conv2dShape,
+    layer: Affine<'_>,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let [height, width] = shape.window.kernel;
+    let dims = [height, width, shape.inputs, shape.outputs];
+    assert_eq!(
+        (pattern.dims(), pattern.stride()),
+        (dims, shape.window.stride)
+    );
+    check("values", layer.weights.len(), pattern.len());
+    let [_, tile] = set.run(TileSize { is_sparse: true });
+    let convolution = Convolution {
+        shape,
+        layer,
+        channels: SPARSE_CHANNELS,
+        tile,
+        packed: 0,
+        work: pattern.len(),
+    };
+    convolution.run(x, y, |part, _, sums| {
+        set.run(SparseTask {
+            pattern,
+            values: layer.weights,
+            part,
+            sums,
+        });
+    });
+}
+
+/// Channels and places of a tile.
+struct TileSize {
+    is_sparse: bool,
+}
+
+impl Kernel for TileSize {
+    type Output = [usize; 2];
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> [usize; 2] {
+        if self.is_sparse {
+            isa.sparse_tile(self)
+        } else {
+            isa.conv2d_tile(self)
+        }
+    }
+}
+
+impl TileKernel for TileSize {
+    type Output = [usize; 2];
+
+    #[inline(always)]
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, _: I) -> [usize; 2] {
+        [ROWS, VECTORS * LANES]
+    }
+}
+
+/// What both kinds of weights have in common.
+struct Convolution<'a> {
+    shape: &'a Conv2dShape,
+    layer: Affine<'a>,
+    /// Channels of a task.
+    channels: usize,
+    /// Places of a tile.
+    tile: usize,
+    /// Floats that a task needs for its weights.
+    packed: usize,
+    /// Weights.
+    work: usize,
+}
+
+/// What a task computes: some channels in some places.
+struct Part<'a> {
+    planes: &'a Planes,
+    padded: &'a [f32],
+    shape: &'a Conv2dShape,
+    channels: Range<usize>,
+    /// The first place.
+    first: usize,
+    /// Whole tiles of places.
+    places: usize,
+}
+
+impl Convolution<'_> {
+    /// Has `sum` fill the sums of each part, `[channels][places]`, and finishes them.
+    fn run(
+        &self,
+        x: &[f32],
+        y: &mut [f32],
+        sum: impl Fn(&Part<'_>, &mut [f32], &mut [f32]) + Sync,
+    ) {
+        let (shape, layer) = (self.shape, self.layer);
+        check("x", x.len(), shape.input_features());
+        check("y", y.len(), shape.output_features());
+        if let Some(bias) = layer.bias {
+            check("bias", bias.len(), shape.outputs);
+        }
+        if y.is_empty() {
+            return;
+        }
+        let planes = Planes::new(shape);
+        let [down, across] = planes.axes;
+        let groups = shape.outputs.div_ceil(self.channels);
+        let bands = LEAST_TASKS.div_ceil(groups).min(down.output);
+        let band = down.output.div_ceil(bands);
+        let bands = down.output.div_ceil(band);
+        let plane = down.output * across.output;
+        let target = Shared::new(y.as_mut_ptr());
+        with_scratch(planes.padded_len(self.tile), |padded| {
+            planes.fill(x, padded);
+            let padded = &*padded;
+            let task = |task: usize| {
+                let (group, rows) = (task % groups, task / groups * band);
+                let rows = rows..down.output.min(rows + band);
+                let first = group * self.channels;
+                let part = Part {
+                    planes: &planes,
+                    padded,
+                    shape,
+                    channels: first..shape.outputs.min(first + self.channels),
+                    first: rows.start * down.stride * planes.columns,
+                    places: planes.flat_len(rows.len()).next_multiple_of(self.tile),
+                };
+                with_scratch(self.packed + self.channels * part.places, |scratch| {
+                    let (packed, sums) = scratch.split_at_mut(self.packed);
+                    sum(&part, packed, sums);
+                    for (channel, sums) in part.channels.clone().zip(sums.chunks(part.places)) {
+                        let bias = layer.bias.map_or(0.0, |bias| bias[channel]);
+                        for row in rows.clone() {
+                            let at = (row - rows.start) * down.stride * planes.columns;
+                            let place = channel * plane + row * across.output;
+                            // SAFETY: rows of channels lie within y, whose length was checked, and
+                            // each is written by the one task that has it.
+                            let y = unsafe {
+                                std::slice::from_raw_parts_mut(
+                                    target.start().add(place),
+                                    across.output,
+                                )
+                            };
+                            finish(&sums[at..], across.stride, bias, layer.activation, y);
+                        }
+                    }
+                });
+            };
+            if is_small(self.work * plane) {
+                (0..groups * bands).for_each(task);
+            } else {
+                (0..groups * bands)
+                    .into_par_iter()
+                    .with_max_len(1)
+                    .for_each(task);
+            }
+        });
+    }
+}
+
+/// Takes the sums where the window stands, and brings them to their end.
+fn finish(sums: &[f32], stride: usize, bias: f32, activation: Activation, y: &mut [f32]) {
+    let end = |sum: f32| {
+        let value = sum + bias;
+        // Written so that NaN stays NaN.
+        match activation {
+            Activation::Relu if value < 0.0 => 0.0,
+            _ => value,
+        }
+    };
+    if stride == 1 {
+        y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = end(sum));
+    } else {
+        let sums = sums.iter().step_by(stride);
+        y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = end(sum));
+    }
+}
+
+/// A part by all weights: a tile of channels by vectors of places stays in registers.
+struct DenseTask<'a> {
+    layer: Affine<'a>,
+    part: &'a Part<'a>,
+    packed: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for DenseTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        isa.conv2d_tile(self);
+    }
+}
+
+impl TileKernel for DenseTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) {
+        let Self {
+            layer,
+            part,
+            packed,
+            sums,
+        } = self;
+        let Part {
+            planes,
+            shape,
+            padded,
+            ..
+        } = *part;
+        let taps = planes.axes[0].kernel * planes.axes[1].kernel;
+        // `[input][tap][channel]`, zeros where there is no channel.
+        let (panel, _) = packed.as_chunks_mut::<ROWS>();
+        for (step, weights) in panel.iter_mut().enumerate() {
+            let (input, tap) = (step / taps, step % taps);
+            let row = (tap * shape.inputs + input) * shape.outputs;
+            let row = &layer.weights[row + part.channels.start..row + part.channels.end];
+            *weights = [0.0; ROWS];
+            weights[..row.len()].copy_from_slice(row);
+        }
+        let tile = VECTORS * LANES;
+        // All that the last tile reads: it begins `places - tile` behind the first place.
+        let last_tap = planes.taps().last().unwrap_or(0);
+        let last = (shape.inputs.max(1) - 1) * planes.len + part.first + part.places + last_tap;
+        assert!(last <= padded.len() && part.places.is_multiple_of(tile));
+        assert!(panel.len() == shape.inputs * taps && sums.len() >= ROWS * part.places);
+        let kernel = [planes.axes[0].kernel, planes.axes[1].kernel];
+        for start in (0..part.places).step_by(tile) {
+            let mut totals = [[isa.zero(); VECTORS]; ROWS];
+            let mut steps = panel.iter();
+            for input in 0..shape.inputs {
+                for row in 0..kernel[0] {
+                    let at = input * planes.len + part.first + start + row * planes.columns;
+                    let x = padded.as_ptr().wrapping_add(at);
+                    for (column, weights) in (0..kernel[1]).zip(&mut steps) {
+                        let mut pixels = [isa.zero(); VECTORS];
+                        for (v, pixel) in pixels.iter_mut().enumerate() {
+                            // SAFETY: the furthest place that any tap reads was held to the planes.
+                            *pixel = unsafe { isa.load_ptr(x.add(column + v * LANES)) };
+                        }
+                        for (total, &weight) in totals.iter_mut().zip(weights) {
+                            let weight = isa.splat(weight);
+                            for (total, pixel) in total.iter_mut().zip(pixels) {
+                                *total = isa.mul_add(weight, pixel, *total);
+                            }
+                        }
+                    }
+                }
+            }
+            for (r, total) in totals.iter().enumerate() {
+                for (v, &total) in total.iter().enumerate() {
+                    let at = r * part.places + start + v * LANES;
+                    // SAFETY: there are sums for `ROWS` channels, each with whole tiles of places.
+                    unsafe { isa.store_ptr(sums.as_mut_ptr().add(at), total) };
+                }
+            }
+        }
+    }
+}
+
+/// A part by the weights of a pattern: many places of one channel stay in registers.
+struct SparseTask<'a> {
+    pattern: &'a Pattern,
+    values: &'a [f32],
+    part: &'a Part<'a>,
+    sums: &'a mut [f32],
+}
+
+impl Kernel for SparseTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        isa.sparse_tile(self);
+    }
+}
+
+impl TileKernel for SparseTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) {
+        let Self {
+            pattern,
+            values,
+            part,
+            sums,
+        } = self;
+        let Part {
+            planes,
+            shape,
+            padded,
+            ..
+        } = *part;
+        let taps: Vec<usize> = planes.taps().collect();
+        let last = (shape.inputs.max(1) - 1) * planes.len
+            + part.first
+            + part.places
+            + taps.last().copied().unwrap_or(0);
+        assert!(last <= padded.len() && part.places.is_multiple_of(VECTORS * LANES));
+        let mut list: Vec<(usize, f32)> = Vec::new();
+        for (channel, sums) in part
+            .channels
+            .clone()
+            .zip(sums.chunks_exact_mut(part.places))
+        {
+            list.clear();
+            list.extend(pattern.of_output(channel).map(|weight| {
+                let at = weight.input * planes.len + part.first + taps[weight.tap];
+                (at, values[weight.value])
+            }));
+            for (tile, sums) in sums.chunks_exact_mut(VECTORS * LANES).enumerate() {
+                let first = padded.as_ptr().wrapping_add(tile * VECTORS * LANES);
+                let mut totals = [isa.zero(); VECTORS];
+                for &(at, value) in &list {
+                    let value = isa.splat(value);
+                    for (v, total) in totals.iter_mut().enumerate() {
+                        // SAFETY: the furthest place that any tap reads was held to the planes.
+                        let pixels = unsafe { isa.load_ptr(first.add(at + v * LANES)) };
+                        *total = isa.mul_add(value, pixels, *total);
+                    }
+                }
+                let (vectors, _) = sums.as_chunks_mut::<LANES>();
+                for (target, &total) in vectors.iter_mut().zip(&totals) {
+                    isa.store(target, total);
+                }
+            }
+        }
+    }
+}
