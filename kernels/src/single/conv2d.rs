@@ -278,8 +278,13 @@ impl TileKernel for DenseTask<'_> {
             let (input, tap) = (step / taps, step % taps);
             let row = (tap * shape.inputs + input) * shape.outputs;
             let row = &layer.weights[row + part.channels.start..row + part.channels.end];
-            *weights = [0.0; ROWS];
-            weights[..row.len()].copy_from_slice(row);
+            match row.first_chunk() {
+                Some(row) => *weights = *row,
+                None => {
+                    *weights = [0.0; ROWS];
+                    weights[..row.len()].copy_from_slice(row);
+                }
+            }
         }
         let tile = VECTORS * LANES;
         // All that the last tile reads: it begins `places - tile` behind the first place.
@@ -287,29 +292,27 @@ impl TileKernel for DenseTask<'_> {
         let last = (shape.inputs.max(1) - 1) * planes.len + part.first + part.places + last_tap;
         assert!(last <= padded.len() && part.places.is_multiple_of(tile));
         assert!(panel.len() == shape.inputs * taps && sums.len() >= ROWS * part.places);
-        let kernel = [planes.axes[0].kernel, planes.axes[1].kernel];
+        let walk = Walk {
+            x: padded.as_ptr().wrapping_add(part.first),
+            inputs: shape.inputs,
+            plane: planes.len,
+            rows: planes.axes[0].kernel,
+            columns: planes.axes[1].kernel,
+            row: planes.columns,
+        };
         for start in (0..part.places).step_by(tile) {
-            let mut totals = [[isa.zero(); VECTORS]; ROWS];
-            let mut steps = panel.iter();
-            for input in 0..shape.inputs {
-                for row in 0..kernel[0] {
-                    let at = input * planes.len + part.first + start + row * planes.columns;
-                    let x = padded.as_ptr().wrapping_add(at);
-                    for (column, weights) in (0..kernel[1]).zip(&mut steps) {
-                        let mut pixels = [isa.zero(); VECTORS];
-                        for (v, pixel) in pixels.iter_mut().enumerate() {
-                            // SAFETY: the furthest place that any tap reads was held to the planes.
-                            *pixel = unsafe { isa.load_ptr(x.add(column + v * LANES)) };
-                        }
-                        for (total, &weight) in totals.iter_mut().zip(weights) {
-                            let weight = isa.splat(weight);
-                            for (total, pixel) in total.iter_mut().zip(pixels) {
-                                *total = isa.mul_add(weight, pixel, *total);
-                            }
-                        }
-                    }
+            let walk = Walk {
+                x: walk.x.wrapping_add(start),
+                ..walk
+            };
+            // SAFETY: the furthest place that any tap reads was held to the planes, and the panel to the
+            // steps.
+            let totals: [[I::F32; VECTORS]; ROWS] = unsafe {
+                match walk.columns {
+                    3 => sum_tile::<I, ROWS, VECTORS, 3>(isa, walk, panel.as_ptr()),
+                    _ => sum_tile::<I, ROWS, VECTORS, 0>(isa, walk, panel.as_ptr()),
                 }
-            }
+            };
             for (r, total) in totals.iter().enumerate() {
                 for (v, &total) in total.iter().enumerate() {
                     let at = r * part.places + start + v * LANES;
@@ -319,6 +322,57 @@ impl TileKernel for DenseTask<'_> {
             }
         }
     }
+}
+
+/// What a tile reads: from `x` on, `inputs` planes, of each `rows` rows of `columns` places.
+#[derive(Clone, Copy)]
+struct Walk {
+    x: *const f32,
+    inputs: usize,
+    /// Places from one plane to the next.
+    plane: usize,
+    rows: usize,
+    columns: usize,
+    /// Places from one row to the next.
+    row: usize,
+}
+
+/// The sums of one tile over all inputs and taps. `COLUMNS` are those of the window, or zero to take them
+/// from the walk.
+///
+/// # Safety
+/// Every tap of the walk, with as many places behind it as the tile has, and a row of weights for each is
+/// valid for reading.
+#[inline(always)]
+unsafe fn sum_tile<I: Isa, const ROWS: usize, const VECTORS: usize, const COLUMNS: usize>(
+    isa: I,
+    walk: Walk,
+    mut weights: *const [f32; ROWS],
+) -> [[I::F32; VECTORS]; ROWS] {
+    let columns = if COLUMNS == 0 { walk.columns } else { COLUMNS };
+    let mut totals = [[isa.zero(); VECTORS]; ROWS];
+    for input in 0..walk.inputs {
+        let mut x = walk.x.wrapping_add(input * walk.plane);
+        for _ in 0..walk.rows {
+            for column in 0..columns {
+                let mut pixels = [isa.zero(); VECTORS];
+                for (v, pixel) in pixels.iter_mut().enumerate() {
+                    // SAFETY: the caller vouches for every tap.
+                    *pixel = unsafe { isa.load_ptr(x.add(column + v * LANES)) };
+                }
+                for (r, total) in totals.iter_mut().enumerate() {
+                    // SAFETY: the caller vouches for a row of weights for every tap.
+                    let weight = isa.splat(unsafe { (*weights)[r] });
+                    for (total, pixel) in total.iter_mut().zip(pixels) {
+                        *total = isa.mul_add(weight, pixel, *total);
+                    }
+                }
+                weights = weights.wrapping_add(1);
+            }
+            x = x.wrapping_add(walk.row);
+        }
+    }
+    totals
 }
 
 /// A part by the weights of a pattern: many places of one channel stay in registers.

@@ -53,10 +53,12 @@ impl Kernel for Plane<'_> {
             let inside = rows.inside(row);
             let first = row * rows.stride + inside.start - rows.before;
             let lines = &self.x[first * columns.input..][..inside.len() * columns.input];
-            // Neighbours that one vector holds: whole windows that move by one.
+            // Neighbours that one vector holds: whole windows that move by one. The last vector may begin
+            // within the one before it.
             let mut vectors = whole.start..whole.start;
-            if columns.stride == 1 {
-                while vectors.end + LANES <= whole.end {
+            if columns.stride == 1 && whole.len() >= LANES {
+                while vectors.end < whole.end {
+                    vectors.end = vectors.end.min(whole.end - LANES);
                     let start = vectors.end - columns.before;
                     let mut best = isa.splat(f32::NEG_INFINITY);
                     for line in lines.chunks_exact(columns.input) {
