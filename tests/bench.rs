@@ -164,6 +164,21 @@ fn steps_and_predictions_are_measured() {
 }
 
 #[test]
+fn sparse_kernels_are_measured_by_the_weights_that_there_are() {
+    let lines = json_lines(&["sparse"]);
+    assert_measured(&lines);
+    let names = strings(&lines, "name");
+    assert_eq!(names.len(), 15);
+    assert_eq!(names[0], "sparse dense 1000->1000 at 90 %, forward");
+    assert_eq!(names[14], "sparse conv 64->64 27x27 at 90 %, grad weights");
+    assert_arithmetic(&lines[0], 100_000);
+    assert_arithmetic(&lines[14], 3_687 * 27 * 27);
+    let lines = json_lines(&["infer", "--percentile", "90"]);
+    assert_measured(&lines);
+    assert_eq!(strings(&lines, "name"), ["infer mlp at 90 %, batch 1"]);
+}
+
+#[test]
 fn a_step_of_several_tasks_is_measured() {
     let lines = json_lines(&["step", "--tasks", "2"]);
     assert_measured(&lines);

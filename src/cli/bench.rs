@@ -16,6 +16,7 @@ mod measurement;
 mod model;
 mod operands;
 mod pool;
+mod sparse;
 
 use measurement::{Bench, Load};
 
@@ -46,6 +47,17 @@ enum Work {
         after_help = "Example:\n  taskweave bench pool --all-isas\n\nPooling is bound by memory: its rate is in bytes read and written."
     )]
     Pool(Common),
+    /// Sparse kernels: dense layers and convolutions by the largest of their weights, forward and gradients
+    #[command(
+        after_help = "Examples:\n  taskweave bench sparse\n  taskweave bench sparse --percentile 95 --json\n\nRates are in multiply-adds of the weights that there are."
+    )]
+    Sparse {
+        #[command(flatten)]
+        common: Common,
+        /// Percentile of the weights' magnitudes below which they are not there
+        #[arg(long, value_name = "P", default_value_t = 90.0, value_parser = percentile)]
+        percentile: f64,
+    },
     /// One training step: forward, backward and Adam
     #[command(
         after_help = "Examples:\n  taskweave bench step --net mlp --json\n  taskweave bench step --net convnet --tasks 2 --percentile 80\n\nWith several tasks, each has a batch of its own and owns the weights of largest magnitude that no\ntask before it took, as many as lie above the percentile."
@@ -68,7 +80,7 @@ enum Work {
     },
     /// The prediction of a batch: pixels packed, forward, the largest logit
     #[command(
-        after_help = "Examples:\n  taskweave bench infer --net convnet --batch 512\n  taskweave bench infer --net mlp --batch 1 --repetitions 200"
+        after_help = "Examples:\n  taskweave bench infer --net convnet --batch 512\n  taskweave bench infer --net mlp --batch 1 --percentile 90 --repetitions 200"
     )]
     Infer {
         #[command(flatten)]
@@ -79,6 +91,9 @@ enum Work {
         /// Precision of the products of dense layers and of 1×1 convolutions
         #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
         precision: PrecisionArg,
+        /// Percentile of the weights below which they are not there [default: all are]
+        #[arg(long, value_name = "P", value_parser = percentile)]
+        percentile: Option<f64>,
     },
 }
 
@@ -134,7 +149,9 @@ impl Work {
     fn common(&self) -> &Common {
         match self {
             Self::Gemm(common) | Self::Conv2d(common) | Self::Pool(common) => common,
-            Self::Step { common, .. } | Self::Infer { common, .. } => common,
+            Self::Step { common, .. }
+            | Self::Infer { common, .. }
+            | Self::Sparse { common, .. } => common,
         }
     }
 
@@ -182,8 +199,18 @@ pub(super) fn run(args: &BenchArgs, out: &mut (impl Write + Send)) -> Result<(),
                 };
                 model::step(net.name(), &settings, &mut bench)
             }
-            Work::Infer { net, precision, .. } => {
+            Work::Sparse { percentile, .. } => sparse::layers(*percentile, &mut bench),
+            Work::Infer {
+                net,
+                precision,
+                percentile,
+                ..
+            } => {
                 let settings = model::settings(*net, (*precision).into(), bench.batch());
+                let settings = WorkloadSettings {
+                    percentile: *percentile,
+                    ..settings
+                };
                 model::infer(net.name(), &settings, &mut bench)
             }
         }

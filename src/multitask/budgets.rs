@@ -154,18 +154,25 @@ mod tests {
             };
             let (uniform, spread) = (of(Budget::Uniform), of(Budget::ErdosRenyi));
             assert_eq!(uniform.iter().sum::<usize>(), spread.iter().sum::<usize>());
-            let sizes: Vec<usize> = parameters.iter().map(ParameterSpec::elements).collect();
-            let sizes = kernels(&parameters, &sizes);
-            for ((&share, &before), &size) in spread.iter().zip(&uniform).zip(&sizes) {
-                assert!(share >= 1 && share * tasks <= size.max(tasks));
-                // Every layer but the largest is denser.
-                let is_largest = size == 43_264 * 256;
-                assert_eq!(
-                    share > before,
-                    !is_largest,
-                    "{share} of {size}, {before} before"
-                );
+            // The sum of a kernel's dimensions over their product, the share of it, and what one position is.
+            let of_kernels = parameters
+                .iter()
+                .filter(|spec| spec.kind == ParameterKind::Kernel);
+            let densities: Vec<[f64; 3]> = of_kernels
+                .zip(&spread)
+                .map(|(spec, &share)| {
+                    assert!(share >= 1 && share * tasks <= spec.elements().max(tasks));
+                    let size = spec.elements() as f64;
+                    let sum = spec.shape.iter().sum::<usize>() as f64;
+                    [sum / size, share as f64 / size, 1.0 / size]
+                })
+                .collect();
+            for [weight, density, one] in &densities {
+                for [other, less, other_one] in &densities {
+                    assert!(weight < other || density + one + other_one >= *less);
+                }
             }
+            assert!(spread != uniform);
         }
     }
 

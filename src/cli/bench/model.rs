@@ -45,6 +45,7 @@ pub(super) fn settings(net: Net, precision: Precision, batch: usize) -> Workload
 fn in_words(settings: &WorkloadSettings) -> String {
     let shared = match settings.percentile {
         None => String::new(),
+        Some(percentile) if settings.tasks == 1 => format!(" at {percentile} %"),
         Some(percentile) => format!(", {} tasks at {percentile} %", settings.tasks),
     };
     let precision = match settings.precision {

@@ -139,3 +139,130 @@ fn compute<'a>(
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use taskweave_kernels::window::{Padding, Window};
+
+    use super::*;
+    use crate::nn::{ImageSize, Initializer, NetSpec};
+    use crate::random::{Purpose, Stream};
+    use crate::train::TaskImages;
+
+    /// Every kind of layer that has kernels for one image.
+    fn net() -> NetSpec {
+        let window = |kernel, stride, padding| Window {
+            kernel,
+            stride,
+            padding,
+        };
+        NetSpec {
+            input: ImageSize {
+                height: 11,
+                width: 21,
+                channels: 2,
+            },
+            layers: vec![
+                LayerSpec::conv2d(20, [3, 3]),
+                LayerSpec::max_pool([2, 2], [1, 1]),
+                LayerSpec::Conv2d {
+                    filters: 7,
+                    window: window([3, 2], [2, 1], Padding::Valid),
+                    bias: false,
+                    relu: false,
+                },
+                LayerSpec::Relu,
+                LayerSpec::MaxPool {
+                    window: window([3, 3], [2, 2], Padding::Same),
+                },
+                LayerSpec::Dropout { rate: 0.5 },
+                LayerSpec::Flatten,
+                LayerSpec::Dense {
+                    units: 40,
+                    relu: true,
+                },
+                LayerSpec::Dense {
+                    units: 5,
+                    relu: false,
+                },
+            ],
+        }
+    }
+
+    fn model(net: &NetSpec, batch: usize, one_in: usize) -> Model {
+        let mut model = Model::new(batch, 255.0);
+        let specs = net.parameters();
+        let weights = specs.iter().enumerate().map(|(index, spec)| {
+            let mut stream = Stream::new(3, Purpose::DedicatedWeights, 0, index as u64);
+            let mut weights = Initializer::HeNormal.draw(spec, &mut stream);
+            // Biases that are not all zero.
+            weights
+                .data_mut()
+                .iter_mut()
+                .for_each(|weight| *weight += 0.01);
+            weights
+        });
+        model
+            .add_task("Task", net.clone(), weights.collect())
+            .unwrap();
+        if one_in > 1 {
+            let owned = |len: usize| (0..len).map(|at| u8::from(at % one_in == 0)).collect();
+            let owned = specs.iter().map(|spec| owned(spec.elements()));
+            model.set_owned(0, owned.collect());
+        }
+        model
+    }
+
+    fn logits(model: &mut Model, images: &TaskImages<'_>) -> Vec<f32> {
+        let mut found = Vec::new();
+        let infer = model.infer(0, images, |model| {
+            let logits = model.logits(0);
+            let (images, classes) = (logits.spec().images(), logits.spec().features());
+            for image in 0..images {
+                found.extend((0..classes).map(|class| logits.data()[class * LANES + image]));
+            }
+            assert_eq!(model.predictions(0).len(), images);
+            ControlFlow::Continue(())
+        });
+        infer.unwrap();
+        found
+    }
+
+    #[test]
+    fn one_image_at_a_time_gives_the_logits_of_a_batch() {
+        let net = net();
+        let features = net.input.features();
+        let pixels: Vec<u8> = (0..3 * features).map(|at| (at * 37 % 256) as u8).collect();
+        let labels = [0; 3];
+        let images = TaskImages::new(&pixels, &labels, features, 5).unwrap();
+        // Dense kernels, then sparse ones.
+        for one_in in [1, 10] {
+            let mut single = model(&net, 1, one_in);
+            assert!(single.is_single(0));
+            let found = logits(&mut single, &images);
+            let mut together = model(&net, 3, one_in);
+            assert!(!together.is_single(0));
+            let expected = logits(&mut together, &images);
+            assert_eq!(found.len(), 15);
+            for (found, expected) in found.iter().zip(&expected) {
+                let bound = 1e-5 * expected.abs().max(1.0);
+                assert!((found - expected).abs() <= bound, "{found} {expected}");
+            }
+            assert!(expected.iter().any(|logit| logit.abs() > 0.01));
+        }
+    }
+
+    #[test]
+    fn nets_with_other_layers_go_by_lanes() {
+        let mut net = net();
+        net.layers.insert(1, LayerSpec::batch_norm());
+        let mut single = model(&net, 1, 1);
+        assert!(!single.is_single(0));
+        let features = net.input.features();
+        let pixels = vec![7; features];
+        let images = TaskImages::new(&pixels, &[0], features, 5).unwrap();
+        assert_eq!(logits(&mut single, &images).len(), 5);
+    }
+}
