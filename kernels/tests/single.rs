@@ -81,7 +81,9 @@ fn check_dense(set: InstructionSet, inputs: usize, outputs: usize, one_in: usize
     let mut values = vec![f32::NAN; pattern.len()];
     pattern.gather(&weights, &mut values);
     y.fill(f32::NAN);
-    single::sparse_dense(set, &pattern, affine(&values), &x, &mut y);
+    let mut layer = single::SparseDense::new(&pattern);
+    layer.set_values(&values);
+    layer.forward(Some(&bias), activation(relu), &x, &mut y);
     hold(&y, expected(), &magnitude, inputs + 1, relu);
 }
 
@@ -138,6 +140,8 @@ fn the_layers_of_the_experiments() {
     for &set in dispatch::all() {
         check_dense(set, 1_000, 1_000, 10, true);
         check_dense(set, 1_000, 10, 1, false);
+        // Two parts of inputs and a bit.
+        check_dense(set, 8_200, 6, 3, true);
         check_conv2d(set, conv(1, 32, 28), 5, true);
         check_conv2d(set, conv(64, 64, 27), 10, true);
         // No weight at all.

@@ -99,7 +99,9 @@ pub struct Model {
     predictions: Vec<u32>,
     /// The changed images of a batch.
     augmented: Vec<u8>,
-    single: single::Values,
+    single: single::Single,
+    /// Another number whenever weights may have changed, never zero.
+    weights_version: u64,
 }
 
 /// An optimiser at work on the parameters of one task.
@@ -146,7 +148,8 @@ impl Model {
             precision: Precision::default(),
             predictions: Vec::new(),
             augmented: Vec::new(),
-            single: single::Values::default(),
+            single: single::Single::default(),
+            weights_version: 1,
         }
     }
 
@@ -284,6 +287,7 @@ impl Model {
 
     /// Changes one parameter's values as [`stored`](Self::stored) has them.
     pub fn edit_stored(&mut self, task: usize, parameter: usize, edit: impl FnOnce(&mut [f32])) {
+        self.weights_version += 1;
         let var = self.tasks[task].network.parameters[parameter];
         edit(self.tape.value_mut(var).data_mut());
     }
@@ -318,6 +322,7 @@ impl Model {
     /// # Panics
     /// If there is not one mask of the right length for every parameter.
     pub fn set_owned(&mut self, task: usize, owned: Vec<Owned>) {
+        self.weights_version += 1;
         let net = &mut self.tasks[task];
         compact::restore_dense(&mut self.tape, &net.network, &net.compact);
         assert_eq!(net.network.parameters.len(), owned.len());
@@ -331,6 +336,7 @@ impl Model {
 
     /// Changes one parameter's values. What the task does not own must stay zero.
     pub fn edit_parameter(&mut self, task: usize, parameter: usize, edit: impl FnOnce(&mut [f32])) {
+        self.weights_version += 1;
         let net = &self.tasks[task];
         let stored = self.tape.value_mut(net.network.parameters[parameter]);
         match net.compact(parameter) {
@@ -379,6 +385,7 @@ impl Model {
         weight: f32,
         optimizer: &mut Optimizer,
     ) -> Result<(), TrainError> {
+        self.weights_version += 1;
         let before = &self.tasks[..task];
         let first: usize = before
             .iter()

@@ -6,16 +6,19 @@ use rayon::prelude::*;
 
 use crate::dense::{Activation, Affine};
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::driver::is_small;
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::{LANES, check};
-use crate::sparse::Pattern;
+
+mod sparse;
+
+pub use sparse::SparseDense;
 
 /// Rows of weights that are added at once.
 const TOGETHER: usize = 4;
 
-/// Multiply-adds of a part, about: a quarter of a megabyte of weights.
+/// Multiply-adds of a part, about, and so of what is not worth waking another thread: a quarter of a
+/// megabyte of weights.
 const PART: usize = 1 << 16;
 
 /// Parts at most: enough for many cores, few enough that their sums cost nothing.
@@ -43,45 +46,13 @@ pub fn dense(
             sums,
         });
     };
-    by_parts(inputs, inputs * outputs, layer, y, add);
-}
-
-/// [`dense`] with the weights that a pattern has.
-///
-/// # Panics
-/// If a slice has another length than the pattern demands, or it is none of a dense layer.
-pub fn sparse_dense(
-    set: InstructionSet,
-    pattern: &Pattern,
-    layer: Affine<'_>,
-    x: &[f32],
-    y: &mut [f32],
-) {
-    let [height, width, inputs, outputs] = pattern.dims();
-    assert_eq!(
-        [height, width],
-        [1, 1],
-        "the pattern is one of a convolution"
-    );
-    check("values", layer.weights.len(), pattern.len());
-    check("x", x.len(), inputs);
-    check("y", y.len(), outputs);
-    let add = |rows: Range<usize>, sums: &mut [f32]| {
-        set.run(AddSparseRows {
-            pattern,
-            values: layer.weights,
-            x,
-            rows,
-            sums,
-        });
-    };
-    by_parts(inputs, pattern.len(), layer, y, add);
+    by_parts(inputs, inputs * outputs / PART, layer, y, add);
 }
 
 /// Cuts the inputs into parts, has each added up on its own, and adds the sums in order.
 fn by_parts(
     inputs: usize,
-    work: usize,
+    parts: usize,
     layer: Affine<'_>,
     y: &mut [f32],
     add: impl Fn(Range<usize>, &mut [f32]) + Sync,
@@ -93,34 +64,52 @@ fn by_parts(
     if outputs == 0 {
         return;
     }
-    let parts = (work / PART).clamp(1, MOST_PARTS).min(inputs.max(1));
-    let rows = inputs.div_ceil(parts).max(1);
-    with_scratch(parts * outputs, |sums| {
-        let part = |(part, sums): (usize, &mut [f32])| {
-            sums.fill(0.0);
-            add(
-                (part * rows).min(inputs)..((part + 1) * rows).min(inputs),
-                sums,
-            );
-        };
-        if is_small(work) {
-            sums.chunks_mut(outputs).enumerate().for_each(part);
-        } else {
+    let parts = parts.clamp(1, MOST_PARTS).min(inputs.max(1));
+    let rows = inputs.div_ceil(parts);
+    begin(layer.bias, y);
+    if parts == 1 {
+        add(0..inputs, y);
+    } else {
+        with_scratch(parts * outputs, |sums| {
+            let part = |(part, sums): (usize, &mut [f32])| {
+                sums.fill(0.0);
+                add(
+                    (part * rows).min(inputs)..((part + 1) * rows).min(inputs),
+                    sums,
+                );
+            };
             sums.par_chunks_mut(outputs)
                 .enumerate()
                 .with_max_len(1)
                 .for_each(part);
-        }
-        for (output, y) in y.iter_mut().enumerate() {
-            let parts = sums[output..].iter().step_by(outputs);
-            let sum = parts.sum::<f32>() + layer.bias.map_or(0.0, |bias| bias[output]);
+            add_parts(sums, y);
+        });
+    }
+    finish(layer.activation, y);
+}
+
+/// Sums begin with the bias.
+fn begin(bias: Option<&[f32]>, y: &mut [f32]) {
+    match bias {
+        Some(bias) => y.copy_from_slice(bias),
+        None => y.fill(0.0),
+    }
+}
+
+/// Adds the sums of parts, each as long as `y`, in order.
+fn add_parts(sums: &[f32], y: &mut [f32]) {
+    for sums in sums.chunks(y.len()) {
+        y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
+    }
+}
+
+fn finish(activation: Activation, y: &mut [f32]) {
+    if activation == Activation::Relu {
+        for y in y {
             // Written so that NaN stays NaN.
-            *y = match layer.activation {
-                Activation::Relu if sum < 0.0 => 0.0,
-                _ => sum,
-            };
+            *y = if *y < 0.0 { 0.0 } else { *y };
         }
-    });
+    }
 }
 
 /// `sums += x · weights`, over some rows of the weights.
@@ -196,36 +185,5 @@ fn add_group<I: Isa>(isa: I, group: &Group<'_>, ahead: &Group<'_>, sums: &mut [f
             }
         }
         at += LANES;
-    }
-}
-
-/// `sums += x · weights`, over some inputs of a pattern.
-struct AddSparseRows<'a> {
-    pattern: &'a Pattern,
-    values: &'a [f32],
-    x: &'a [f32],
-    rows: Range<usize>,
-    sums: &'a mut [f32],
-}
-
-impl Kernel for AddSparseRows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
-        let outputs = self.sums.len();
-        let positions = self.pattern.positions();
-        for row in self.rows {
-            let x = self.x[row];
-            if x == 0.0 {
-                continue;
-            }
-            let first = row * outputs;
-            let owned = self.pattern.of_input(row);
-            let pairs = positions[owned.clone()].iter().zip(&self.values[owned]);
-            for (&position, &value) in pairs {
-                self.sums[position as usize - first] += x * value;
-            }
-        }
     }
 }

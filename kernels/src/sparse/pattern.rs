@@ -29,8 +29,6 @@ pub struct Pattern {
     stride: [usize; 2],
     /// The place of each value in the whole kernel.
     positions: Vec<u32>,
-    /// Where the values of each input begin, of a dense layer, and the end of all.
-    inputs: Vec<u32>,
     pub(super) forward: Index,
     pub(super) gradient: Index,
 }
@@ -269,19 +267,10 @@ impl Pattern {
         let gradient_reach = Reach::new(tile, kernel, [1, 1], stride);
         let forward = Index::new(outputs, inputs, forward_reach, forward.collect());
         let gradient = Index::new(inputs, outputs, gradient_reach, gradient.collect());
-        let row_starts = (0..=inputs).map(|input| {
-            let first = (input * outputs) as u32;
-            positions.partition_point(|&position| position < first) as u32
-        });
-        let inputs = match kernel {
-            [1, 1] => row_starts.collect(),
-            _ => Vec::new(),
-        };
         Self {
             dims,
             stride,
             positions,
-            inputs,
             forward,
             gradient,
         }
@@ -340,11 +329,6 @@ impl Pattern {
         for (&value, &position) in values.iter().zip(&self.positions) {
             whole[position as usize] = value;
         }
-    }
-
-    /// The values of one input of a window of a single place.
-    pub(crate) fn of_input(&self, input: usize) -> Range<usize> {
-        self.inputs[input] as usize..self.inputs[input + 1] as usize
     }
 
     /// The weights of an output channel.

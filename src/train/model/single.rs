@@ -3,20 +3,64 @@
 
 use taskweave_kernels::conv2d::Conv2dShape;
 use taskweave_kernels::dense::{Activation, Affine};
+use taskweave_kernels::dispatch;
 use taskweave_kernels::lanes::LANES;
 use taskweave_kernels::pool::PoolShape;
-use taskweave_kernels::{dispatch, single};
+use taskweave_kernels::single::{self, SparseDense};
+use taskweave_kernels::sparse::Pattern;
 
 use super::{Model, TaskNet};
+use crate::autograd::{Tape, Var};
 use crate::nn::LayerSpec;
 use crate::ops::Precision;
 use crate::tensor::TensorSpec;
 
-/// Values between layers, kept from image to image.
+/// What is kept from image to image.
 #[derive(Default)]
-pub(super) struct Values {
+pub(super) struct Single {
+    values: Values,
+    /// Of every task.
+    prepared: Vec<Prepared>,
+}
+
+/// Values between layers.
+#[derive(Default)]
+struct Values {
     now: Vec<f32>,
     next: Vec<f32>,
+}
+
+/// The weights of a task in the order of these kernels, where that is another than the tape's.
+#[derive(Default)]
+struct Prepared {
+    /// The model's `weights_version` when they were taken.
+    version: u64,
+    /// By parameter.
+    layers: Vec<Option<SparseDense>>,
+}
+
+impl Prepared {
+    fn of(net: &TaskNet, tape: &Tape, version: u64) -> Self {
+        let layer = |(parameter, &var): (usize, &Var)| {
+            let pattern = &net.compact(parameter)?.pattern;
+            let [height, width, _, _] = pattern.dims();
+            ([height, width] == [1, 1]).then(|| {
+                let mut layer = SparseDense::new(pattern);
+                layer.set_values(tape.value(var).data());
+                layer
+            })
+        };
+        Self {
+            version,
+            layers: net
+                .network
+                .parameters
+                .iter()
+                .enumerate()
+                .map(layer)
+                .collect(),
+        }
+    }
 }
 
 impl Model {
@@ -40,7 +84,12 @@ impl Model {
         let net = &self.tasks[task];
         let images = self.tape.value(net.network.images);
         debug_assert_eq!(images.spec().images(), 1);
-        let values = &mut self.single;
+        let Single { values, prepared } = &mut self.single;
+        prepared.resize_with(self.tasks.len(), Prepared::default);
+        let prepared = &mut prepared[task];
+        if prepared.version != self.weights_version {
+            *prepared = Prepared::of(net, &self.tape, self.weights_version);
+        }
         values.now.clear();
         values.now.extend(images.data().iter().step_by(LANES));
         let mut before = net.spec.input.dims().to_vec();
@@ -54,7 +103,12 @@ impl Model {
                 let var = net.network.parameters[parameter + place];
                 (place < parameters.len()).then(|| self.tape.value(var).data())
             };
-            if compute(net, parameter, layer, &before, stored, values) {
+            let weights = Weights {
+                stored,
+                pattern: net.compact(parameter).map(|compact| &*compact.pattern),
+                prepared: prepared.layers.get(parameter).and_then(Option::as_ref),
+            };
+            if compute(layer, &before, &weights, values) {
                 std::mem::swap(&mut values.now, &mut values.next);
             }
             parameter += parameters.len();
@@ -69,29 +123,36 @@ impl Model {
     }
 }
 
+/// The parameters of a layer.
+struct Weights<'a, F> {
+    /// Kernel and bias as the tape has them.
+    stored: F,
+    /// Of a kernel that is not stored whole.
+    pattern: Option<&'a Pattern>,
+    prepared: Option<&'a SparseDense>,
+}
+
 /// Computes a layer from `now` to `next`; whether it did, for some layers change nothing.
 fn compute<'a>(
-    net: &TaskNet,
-    parameter: usize,
     layer: &LayerSpec,
     before: &[usize],
-    stored: impl Fn(usize) -> Option<&'a [f32]>,
+    weights: &Weights<'_, impl Fn(usize) -> Option<&'a [f32]>>,
     values: &mut Values,
 ) -> bool {
     let set = dispatch::active();
     let Values { now, next } = values;
-    let pattern = net.compact(parameter).map(|compact| &*compact.pattern);
+    let activation = |relu: bool| match relu {
+        true => Activation::Relu,
+        false => Activation::Linear,
+    };
     let affine = |relu: bool| Affine {
-        weights: stored(0).unwrap_or_default(),
-        bias: stored(1),
-        activation: match relu {
-            true => Activation::Relu,
-            false => Activation::Linear,
-        },
+        weights: (weights.stored)(0).unwrap_or_default(),
+        bias: (weights.stored)(1),
+        activation: activation(relu),
     };
     match *layer {
-        LayerSpec::Dense { units, relu } => match pattern {
-            Some(pattern) => single::sparse_dense(set, pattern, affine(relu), now, next),
+        LayerSpec::Dense { units, relu } => match weights.prepared {
+            Some(layer) => layer.forward((weights.stored)(1), activation(relu), now, next),
             None => single::dense(set, [now.len(), units], affine(relu), now, next),
         },
         LayerSpec::Conv2d {
@@ -108,7 +169,7 @@ fn compute<'a>(
                 width: before[2],
                 window,
             };
-            match pattern {
+            match weights.pattern {
                 Some(pattern) => {
                     single::sparse_conv2d(set, pattern, &shape, affine(relu), now, next);
                 }
@@ -252,6 +313,28 @@ mod tests {
             }
             assert!(expected.iter().any(|logit| logit.abs() > 0.01));
         }
+    }
+
+    #[test]
+    fn weights_that_change_are_taken_anew() {
+        let net = net();
+        let features = net.input.features();
+        let pixels: Vec<u8> = (0..features).map(|at| (at * 37 % 256) as u8).collect();
+        let images = TaskImages::new(&pixels, &[0], features, 5).unwrap();
+        let mut model = model(&net, 1, 10);
+        let before = logits(&mut model, &images);
+        assert_eq!(before, logits(&mut model, &images));
+        // The last dense kernel.
+        let last = net.parameters().len() - 2;
+        model.edit_parameter(0, last, |values| {
+            values.iter_mut().for_each(|value| *value *= 2.0)
+        });
+        let after = logits(&mut model, &images);
+        model.edit_stored(0, last, |values| {
+            values.iter_mut().for_each(|value| *value /= 2.0)
+        });
+        assert_ne!(before, after);
+        assert_eq!(before, logits(&mut model, &images));
     }
 
     #[test]
