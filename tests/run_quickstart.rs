@@ -2,44 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
-use safetensors::SafeTensors;
-use taskweave::data::{self, npy};
-use taskweave::multitask::count_owned;
+use std::process::{Command, Stdio};
 
 mod common;
+mod program;
+
 use common::layout;
-
-fn taskweave(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_taskweave"))
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// Trains two epochs and keeps the results.
-fn run_into(folder: &Path, more: &[&str]) -> Output {
-    let folder = folder.to_str().unwrap();
-    let mut args = vec!["run", "quickstart", "--epochs", "2", "--out", folder];
-    args.extend_from_slice(more);
-    let output = taskweave(&args);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    output
-}
-
-fn metrics_without_circumstances(folder: &Path) -> serde_json::Value {
-    let mut metrics: serde_json::Value =
-        serde_json::from_slice(&fs::read(folder.join("metrics.json")).unwrap()).unwrap();
-    let object = metrics.as_object_mut().unwrap();
-    assert!(object.remove("times").is_some());
-    assert!(object.remove("threads").is_some());
-    metrics
-}
+use program::{metrics_without_circumstances, run_into, taskweave, text};
 
 const MODELS: [&str; 3] = [
     "dedicated-digit.safetensors",
@@ -175,143 +144,13 @@ fn stderr_tells_the_story_in_plain_lines() {
 }
 
 #[test]
-fn a_kept_multitask_model_is_one_woven_tensor_per_parameter() {
-    let folder = tempfile::tempdir().unwrap();
-    run_into(folder.path(), &[]);
-    let path = folder.path().join("multitask.safetensors");
-    let bytes = fs::read(&path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    // Kernels and biases of four layers, each with its owners.
-    assert_eq!(file.names().len(), 2 * 8);
-    let owners = file.tensor("Digit+Fashion/dense_0/kernel.owners").unwrap();
-    let counts = count_owned(owners.data(), 784 * 800, 2).unwrap();
-    let values = file.tensor("Digit+Fashion/dense_0/kernel").unwrap();
-    assert_eq!(values.shape(), [counts[0] + counts[1]]);
-    assert_eq!(counts[0], counts[1]);
-
-    let printed = taskweave(&["inspect", path.to_str().unwrap(), "--json"]);
-    let found: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
-    // A fifth of the 800 biases, too.
-    assert_eq!(found["layers"][0]["owned"][1], counts[1] + 160);
-    assert_eq!(found["tasks"][1]["class_names"][9], "Ankle boot");
-    let bytes_of = |name: &str| found[name].as_f64().unwrap();
-    assert!(bytes_of("bytes_woven") <= 0.47 * bytes_of("bytes_one_dense"));
-    let printed = taskweave(&["inspect", path.to_str().unwrap()]);
-    let text = String::from_utf8(printed.stdout).unwrap();
-    assert!(text.contains("0.4625 of one"), "{text}");
-
-    let dedicated = folder.path().join("dedicated-digit.safetensors");
-    let printed = taskweave(&["inspect", dedicated.to_str().unwrap()]);
-    let text = String::from_utf8(printed.stdout).unwrap();
-    assert!(text.contains("1.0000 of one"), "{text}");
-}
-
-#[test]
-fn predictions_of_a_kept_model_are_those_of_the_report() {
-    let folder = tempfile::tempdir().unwrap();
-    run_into(folder.path(), &[]);
-    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let metrics = metrics_without_circumstances(folder.path());
-    let model = place("multitask.safetensors");
-    for (task, dataset) in data::quickstart().unwrap().iter().enumerate() {
-        let test = &dataset.test;
-        let (images, labels) = (place("images.npy"), place("labels.npy"));
-        npy::save(&images, &[test.count(), 28, 28], test.pixels()).unwrap();
-        let name = ["Digit", "Fashion"][task];
-        let args = ["predict", &model, &images, "--task", name];
-        let output = taskweave(&[&args[..], &["--out", &labels]].concat());
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        let found = npy::read_integers(&labels).unwrap();
-        let right = found.iter().zip(test.labels());
-        let right = right.filter(|(found, label)| **found == i64::from(**label));
-        let accuracy = right.count() as f64 / test.count() as f64;
-        let reported = &metrics["models"][2]["tasks"][task]["accuracy"];
-        assert_eq!(Some(accuracy), reported.as_f64());
-
-        let csv = text(&taskweave(&args).stdout);
-        let first = csv.lines().nth(1).unwrap();
-        let class = dataset.class_names[found[0] as usize];
-        assert!(
-            first.starts_with(&format!("0,{},{class},0.", found[0])),
-            "{first}"
-        );
-        assert_eq!(csv.lines().count(), 1 + test.count());
-        let proba = taskweave(&[&args[..], &["--proba"]].concat());
-        let header = format!("index,{}", dataset.class_names.join(","));
-        assert_eq!(text(&proba.stdout).lines().next(), Some(&header[..]));
-    }
-    for (args, expected, code) in [
-        (
-            vec![],
-            "has several tasks: give --task Digit or --task Fashion",
-            2,
-        ),
-        (
-            vec!["--task", "Cat"],
-            "has no task \"Cat\"; its tasks are: Digit, Fashion",
-            2,
-        ),
-        (
-            vec!["--task", "Digit", "--out", "x.txt"],
-            "neither in .npy nor in .csv",
-            2,
-        ),
-        (
-            vec!["--task", "Digit", "--batch", "0"],
-            "from 1 to 65536",
-            2,
-        ),
-    ] {
-        let images = place("images.npy");
-        let output = taskweave(&[&["predict", &model, &images][..], &args].concat());
-        assert_eq!(output.status.code(), Some(code));
-        let message = text(&output.stderr);
-        assert!(message.contains(expected), "{message}");
-    }
-    let output = taskweave(&["predict", &model, &place("report.txt"), "--task", "Digit"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("report.txt: it begins with"));
-}
-
-#[test]
-fn a_damaged_model_file_gets_a_sentence() {
-    let folder = tempfile::tempdir().unwrap();
-    run_into(folder.path(), &[]);
-    let path = folder.path().join("multitask.safetensors");
-    let whole = fs::read(&path).unwrap();
-    let version = b"format_version\\\":3";
-    let at = whole.windows(version.len()).position(|w| w == version);
-    let mut later = whole.clone();
-    later[at.unwrap() + version.len() - 1] = b'9';
-    let mut other_owner = whole.clone();
-    // The last tensors are those of bytes: an owner that is no task.
-    *other_owner.last_mut().unwrap() = 0xff;
-    let cases: [(&[u8], &str); 5] = [
-        (&[], "cannot read"),
-        (&whole[..100], "cannot read"),
-        (&whole[..whole.len() - 1], "cannot read"),
-        (&later, "it has format version 9, and this program reads 3"),
-        (&other_owner, "and there are 2 tasks"),
-    ];
-    for (bytes, expected) in cases {
-        fs::write(&path, bytes).unwrap();
-        let output = taskweave(&["inspect", path.to_str().unwrap()]);
-        assert_eq!(output.status.code(), Some(1));
-        assert!(output.stdout.is_empty());
-        let message = String::from_utf8(output.stderr).unwrap();
-        assert!(message.contains(expected), "{message}");
-        assert_eq!(message.lines().count(), 1, "{message}");
-    }
-}
-
-#[test]
 fn the_reference_protocol_runs_too() {
     let folder = tempfile::tempdir().unwrap();
     run_into(folder.path(), &["--protocol", "reference"]);
     let metrics = metrics_without_circumstances(folder.path());
     assert_eq!(metrics["protocol_name"], "reference");
     assert_eq!(metrics["protocol"]["owners"]["importance"], "gradient");
-    assert_eq!(metrics["protocol"]["owners"]["percentile"], 90.0);
+    assert_eq!(metrics["protocol"]["owners"]["percentiles"][0], 90.0);
 }
 
 #[test]

@@ -149,15 +149,21 @@ def masked_step(net: str, batch: int, percentile: int) -> Work:
     )
 
 
-def infer(net: str, batch: int) -> Work:
+def infer(net: str, batch: int, percentile: int | None = None) -> Work:
+    """With a percentile, taskweave's net has few weights; the peers' are dense: none has kernels for it."""
     frozen = tuple(
         Setting(setting.name.replace("compiled", "compiled and frozen"), setting.options)
         for setting in torch(net).settings
     )
     return Work(
-        key=f"{net}-infer-{batch}",
-        title=f"{net} inference, batch {batch}",
-        command=("infer", "--net", net),
+        key=f"{net}-infer-{batch}" + ("-masked" if percentile else ""),
+        title=f"{net} inference, "
+        + (f"{percentile} % against dense, " if percentile else "")
+        + f"batch {batch}",
+        command=(
+            *("infer", "--net", net),
+            *(("--percentile", str(percentile)) if percentile else ()),
+        ),
         line=None,
         job={"kind": "infer", "net": net, "batch": batch},
         repetitions=100 if batch == 1 else 20 if batch <= 32 else 5,
@@ -185,4 +191,5 @@ def all_works(batch: int) -> list[Work]:
         masked_step("mlp", batch, 90),
         masked_step("convnet", batch, 80),
         *[infer(net, size) for net in NETS for size in sorted({1, 32, batch})],
+        *[infer(net, size, 90) for net in NETS for size in sorted({1, batch})],
     ]
