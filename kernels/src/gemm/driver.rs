@@ -7,6 +7,8 @@
 //! and runs the micro-kernel over every panel of rows and every strip of vectors. The operand
 //! that many tasks share streams past.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 
 use super::epilogue::{Epilogue, Stored};
@@ -34,7 +36,7 @@ const PACKED_VECTORS: usize = 8;
 
 /// Tasks to aim at where a task would otherwise take all rows: enough for many cores, and for the
 /// last one not to keep the others waiting.
-const LEAST_TASKS: usize = 8;
+const LEAST_TASKS: usize = 16;
 
 /// Multiply-adds below which threads cost more than they save.
 const LEAST_PARALLEL_WORK: usize = 1 << 18;
@@ -199,13 +201,19 @@ pub(crate) unsafe fn multiply_here<E: Epilogue>(
     });
 }
 
-/// Runs tasks that have so many multiply-adds together, on other threads if that is worth it.
+/// Runs tasks that have so many multiply-adds together, on other threads if that is worth it. Each thread
+/// takes the next task in order, so that neighbours in time share what they read, and one that wakes
+/// late takes fewer.
 pub(super) fn for_each_task(tasks: usize, work: usize, run: impl Fn(usize) + Send + Sync) {
     if is_small(work) {
-        (0..tasks).for_each(run);
-    } else {
-        (0..tasks).into_par_iter().with_max_len(1).for_each(run);
+        return (0..tasks).for_each(run);
     }
+    let next = AtomicUsize::new(0);
+    let workers = 0..rayon::current_num_threads().min(tasks);
+    workers.into_par_iter().with_max_len(1).for_each(|_| {
+        let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&task| task < tasks);
+        std::iter::from_fn(claim).for_each(&run);
+    });
 }
 
 /// Steps of the sum that a task takes at a time: equal blocks, each a multiple of sixteen.
