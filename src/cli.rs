@@ -20,6 +20,7 @@ mod run;
 mod stored_task;
 mod story;
 mod summary;
+mod weave;
 
 pub use failure::Failure;
 
@@ -56,6 +57,8 @@ enum Command {
     Predict(predict::PredictArgs),
     /// Train one more task into a multitask model, in the weights that nobody owns
     Add(add::AddArgs),
+    /// Weave tasks of model files into one model, or take some out
+    Weave(weave::WeaveArgs),
     /// Write a task's net as an ONNX model
     Export(export::ExportArgs),
     /// List, download and check the datasets
@@ -91,6 +94,7 @@ fn dispatch_command(command: &Command) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args, &mut out)?,
         Command::Predict(args) => predict::run(args, &mut out)?,
         Command::Add(args) => add::run(args, &mut out)?,
+        Command::Weave(args) => weave::run(args)?,
         Command::Export(args) => export::run(args)?,
         Command::Data(args) => data::run(args, &mut out)?,
         Command::Report(args) => report::run(args, &mut out)?,

@@ -19,6 +19,7 @@ mod summary;
 #[cfg(test)]
 mod test_models;
 mod testing;
+mod weaving;
 
 pub use addition::{AddSettings, AddedTask, NewTask};
 pub use answer::Answer;

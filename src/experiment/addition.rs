@@ -182,27 +182,14 @@ impl StoredModel {
         settings: &AddSettings,
         trained: &Model,
     ) -> Result<(), ExperimentError> {
-        let failed = |source| ExperimentError::Train {
-            model: new.name.to_owned(),
-            source,
-        };
-        let task = &trained.tasks()[0];
-        let (net, scales) = (task.spec().clone(), task.scales().to_vec());
-        let place = self.model.tasks().len();
-        let weights = trained.whole(0);
-        self.model
-            .add_task(new.name, net, weights)
-            .map_err(failed)?;
-        self.model.set_scales(place, scales).map_err(failed)?;
-        if let Some(owned) = task.owned() {
-            self.model.set_owned(place, owned.to_vec());
-        }
-        for (state, value) in trained.states(0).enumerate() {
-            self.model
-                .edit_state(place, state, |target| target.copy_from_slice(value.data()));
-        }
+        self.take(trained, 0)
+            .map_err(|source| ExperimentError::Train {
+                model: new.name.to_owned(),
+                source,
+            })?;
+        let net = &self.model.tasks()[self.model.tasks().len() - 1];
         self.description.tasks.push(TaskDescription::new(
-            &self.model.tasks()[place],
+            net,
             new.dataset.to_owned(),
             new.class_names.clone(),
             Some(Addition::new(settings.seed)),

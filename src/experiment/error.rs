@@ -68,6 +68,12 @@ pub enum ExperimentError {
         /// The reason.
         reason: String,
     },
+    /// Tasks cannot become one model.
+    #[error("cannot weave: {reason}")]
+    Weave {
+        /// The reason.
+        reason: String,
+    },
     /// A model could not be put into a file's form.
     #[error("cannot store {model}: {reason}")]
     Store {

@@ -1,6 +1,9 @@
 //! Models for tests.
 
-use super::Experiment;
+use std::path::Path;
+
+use super::plan::planned_models;
+use super::{Experiment, RunSettings, StoredModel, find, model_file};
 use crate::nn::{Initializer, ParameterSpec};
 use crate::random::{Purpose, Stream};
 use crate::train::Model;
@@ -34,4 +37,16 @@ pub(super) fn bits(model: &Model, task: usize) -> Vec<u32> {
     parameters
         .flat_map(|values| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
         .collect()
+}
+
+/// A stored model of [two tasks](two_tasks), for so many images at once.
+pub(super) fn stored(folder: &Path, batch: usize) -> StoredModel {
+    let experiment = find("quickstart-conv").unwrap();
+    let planned = planned_models(&experiment).pop().unwrap();
+    let model = two_tasks(&experiment);
+    let settings = RunSettings::default();
+    let bytes = model_file::serialize(&experiment, &settings, &planned, &model).unwrap();
+    let path = folder.join("multitask.safetensors");
+    std::fs::write(&path, bytes).unwrap();
+    StoredModel::open(&path, batch).unwrap()
 }

@@ -1,6 +1,5 @@
 use super::*;
-use crate::experiment::plan::planned_models;
-use crate::experiment::test_models::{bits, two_tasks};
+use crate::experiment::test_models::{bits, stored};
 use crate::train::{Silent, TaskImages};
 
 const CLASSES: usize = 3;
@@ -31,18 +30,6 @@ impl Noise {
     }
 }
 
-/// A stored model of two tasks that own a third each, as the file says.
-fn stored(folder: &Path) -> StoredModel {
-    let experiment = find("quickstart-conv").unwrap();
-    let planned = planned_models(&experiment).pop().unwrap();
-    let model = two_tasks(&experiment);
-    let settings = RunSettings::default();
-    let bytes = model_file::serialize(&experiment, &settings, &planned, &model).unwrap();
-    let path = folder.join("multitask.safetensors");
-    std::fs::write(&path, bytes).unwrap();
-    StoredModel::open(&path, 16).unwrap()
-}
-
 fn new_task<'a>(name: &'a str, train: &'a Noise, test: &'a Noise) -> NewTask<'a> {
     NewTask {
         name,
@@ -59,7 +46,7 @@ fn new_task<'a>(name: &'a str, train: &'a Noise, test: &'a Noise) -> NewTask<'a>
 #[test]
 fn a_third_task_learns_and_leaves_the_others_as_they_were() {
     let folder = tempfile::tempdir().unwrap();
-    let mut model = stored(folder.path());
+    let mut model = stored(folder.path(), 16);
     let (train, test) = (Noise::new(600, 1), Noise::new(100, 2));
     let before: Vec<_> = (0..2)
         .map(|task| {
@@ -106,7 +93,7 @@ fn a_seed_gives_the_same_file_and_another_seed_another() {
     let folder = tempfile::tempdir().unwrap();
     let (train, test) = (Noise::new(200, 1), Noise::new(50, 2));
     let files = [0, 0, 1].map(|seed| {
-        let mut model = stored(folder.path());
+        let mut model = stored(folder.path(), 16);
         let settings = AddSettings {
             seed,
             epochs: Some(1),
@@ -130,7 +117,7 @@ fn what_cannot_join_is_told_why() {
         percentile: Some(0.0),
         ..AddSettings::default()
     };
-    let mut model = stored(folder.path());
+    let mut model = stored(folder.path(), 16);
     for (name, reason) in [
         ("Digit", "the model has a task of this name"),
         ("a/b", "a name is made of letters"),
