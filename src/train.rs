@@ -9,6 +9,7 @@ mod health;
 mod history;
 mod model;
 mod observer;
+mod prune;
 mod select;
 mod state;
 mod workload;
@@ -21,6 +22,7 @@ pub use health::{Warning, dead_layers};
 pub use history::{EpochRecord, FitOutcome, TaskRecord};
 pub use model::{Model, TaskNet};
 pub use observer::{Observer, Silent, StepReport};
+pub use prune::prune_iteratively;
 pub use select::{
     Importance, OwnerRule, importances, owners_by_importance, owners_of_newcomer, select_owners,
 };

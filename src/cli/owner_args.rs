@@ -32,6 +32,8 @@ enum OwnersArg {
     Random,
     /// The magnitude of weight times gradient
     Snip,
+    /// Pruned while training, task after task, as far as the validation loss allows
+    Iterative,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -59,6 +61,7 @@ impl OwnerArgs {
                 OwnersArg::Magnitude => Importance::Magnitude,
                 OwnersArg::Random => Importance::Random,
                 OwnersArg::Snip => Importance::Snip,
+                OwnersArg::Iterative => Importance::Iterative,
             }),
             percentiles: (percentiles > 0).then(|| self.percentile.clone()),
             budget: self.budget.map(|budget| match budget {

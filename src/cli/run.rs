@@ -17,7 +17,7 @@ use crate::experiment::{
     TaskData,
 };
 use crate::ops::Precision;
-use crate::train::{FitOutcome, Observer};
+use crate::train::{FitOutcome, Importance, Observer};
 
 /// The arguments of `taskweave run`.
 #[derive(Args, Debug)]
@@ -358,6 +358,9 @@ fn announce(experiment: &Experiment, settings: &RunSettings, data: &[TaskData<'_
         settings.seed,
         Estimate::new(experiment, settings, &images, bytes)
     );
+    if experiment.protocol_of(settings).owners.rule.importance == Importance::Iterative {
+        tell!("and what it takes to train and prune each task alone first, to choose the owners");
+    }
 }
 
 /// Prints the reports as soon as their turn has come, and tells of the progress.

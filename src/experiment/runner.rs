@@ -15,8 +15,11 @@ use crate::random::{Purpose, Stream};
 use crate::tensor::Tensor;
 use crate::train::{
     Fit, FitOutcome, FitSettings, Importance, Model, Observer, TaskImages, TrainError,
-    select_owners,
+    prune_iteratively, select_owners,
 };
+
+/// Tells the shuffles of nets that are pruned from those of the models of a run, whose index has eight bits.
+const PRUNING_SHUFFLES: u64 = 1 << 8;
 
 /// What a run may choose.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -319,6 +322,13 @@ impl Runner<'_> {
     /// Chooses the owners of a multitask model's weights and gives each task its own.
     fn share_out(&mut self, model: &mut Model, train: &[TaskImages<'_>]) -> Result<(), TrainError> {
         let settings = &self.protocol.owners;
+        if settings.rule.importance == Importance::Iterative {
+            let fit =
+                self.protocol
+                    .fit_settings(self.settings, ModelKind::Multitask, PRUNING_SHUFFLES);
+            let observer = self.observer.training();
+            return prune_iteratively(model, train, &settings.rule, &fit, observer);
+        }
         let selection: Vec<TaskImages<'_>> = train
             .iter()
             .map(|images| images.slice(0..images.len().min(settings.selection_images)))

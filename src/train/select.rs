@@ -28,6 +28,9 @@ pub enum Importance {
     /// to first order (N. Lee et al., *SNIP: Single-shot Network Pruning based on Connection
     /// Sensitivity*, 2019).
     Snip,
+    /// The magnitude of the weight while the net is trained, round by round: see
+    /// [`prune_iteratively`](super::prune_iteratively).
+    Iterative,
 }
 
 impl Importance {
@@ -134,7 +137,8 @@ pub fn select_owners(
 /// `importance[task][parameter]`. The model is not changed.
 ///
 /// # Errors
-/// When images do not fit their net, or the observer asks to stop.
+/// When images do not fit their net, the observer asks to stop, or the importance is told only while
+/// training.
 ///
 /// # Panics
 /// If gradients are wanted and there are fewer sets of images than tasks.
@@ -151,6 +155,12 @@ pub fn importances(
     let tasks = 0..model.tasks().len();
     match importance {
         Importance::Gradient => {}
+        Importance::Iterative => {
+            return Err(TrainError::Data(
+                "owners by iteration are chosen while training, not at the initial weights"
+                    .to_owned(),
+            ));
+        }
         Importance::Magnitude => {
             let weights = tasks.map(|task| model.parameters(task).map(Cow::into_owned).collect());
             values = weights.collect();
@@ -287,14 +297,14 @@ pub fn owners_of_newcomer(
 }
 
 /// The streams that order what ties.
-struct Draw {
+pub(super) struct Draw {
     seed: u64,
     /// Parameters of the largest net.
     most: usize,
 }
 
 impl Draw {
-    fn new(nets: &[&NetSpec], seed: u64) -> Self {
+    pub(super) fn new(nets: &[&NetSpec], seed: u64) -> Self {
         let most = nets.iter().map(|net| net.parameters().len()).max();
         Self {
             seed,
@@ -302,13 +312,16 @@ impl Draw {
         }
     }
 
-    fn ties(&self, task: usize, parameter: usize) -> Stream {
+    pub(super) fn ties(&self, task: usize, parameter: usize) -> Stream {
         let stream = (task * self.most + parameter) as u64;
         Stream::new(self.seed, Purpose::OwnerTies, 0, stream)
     }
 }
 
-fn in_parameter(spec: &ParameterSpec, source: crate::multitask::OwnerError) -> TrainError {
+pub(super) fn in_parameter(
+    spec: &ParameterSpec,
+    source: crate::multitask::OwnerError,
+) -> TrainError {
     TrainError::Owners {
         parameter: spec.name.clone(),
         source,

@@ -13,7 +13,7 @@ use taskweave::random::{Purpose, Stream};
 use taskweave::train::{
     EarlyStoppingSettings, EpochRecord, FitSettings, Importance, Model, Observer, OwnerRule,
     Silent, StepReport, TaskImages, TrainError, Warning, dead_layers, fit, importances,
-    select_owners,
+    prune_iteratively, select_owners,
 };
 
 const FEATURES: usize = 12;
@@ -361,6 +361,57 @@ fn a_lot_is_drawn_by_the_seed_and_snip_follows_weight_times_gradient() {
         }
         assert!(products.iter().any(|product| *product != 0.0));
     }
+}
+
+#[test]
+fn iterative_pruning_respects_predecessors_and_goes_as_far_as_the_loss_allows() {
+    let (first, second) = (Data::new(400, 11), Data::new(400, 12));
+    let data = [first.images(), second.images()];
+    let rule = OwnerRule::new(Importance::Iterative, 60.0);
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let mut model = model(2);
+        prune_iteratively(&mut model, &data, &rule, &settings(2), &mut Silent).unwrap();
+        let owners: Vec<Vec<Vec<u8>>> = model
+            .tasks()
+            .iter()
+            .map(|net| net.owned().unwrap().to_vec())
+            .collect();
+        let [a, b] = [0, 1].map(|task| owned(&owners, task));
+        assert!(
+            a.iter().zip(&b).all(|(a, b)| a + b <= 1),
+            "a position has two owners"
+        );
+        for (task, owned) in [&a, &b].into_iter().enumerate() {
+            let count = owned.iter().filter(|owned| **owned == 1).count();
+            // The share of the percentile, tensor by tensor rounded up, or less.
+            assert!(
+                count * 10 <= owned.len() * 4 + 100,
+                "{count} of {}",
+                owned.len()
+            );
+            assert!(count > 0);
+            let all = weights(&model, task).concat();
+            let zeros = all.iter().zip(owned).filter(|(_, owned)| **owned == 0);
+            assert!(zeros.into_iter().all(|(weight, _)| weight.to_bits() == 0));
+        }
+        // What was learnt is still there.
+        for (task, images) in data.iter().enumerate() {
+            let found = model.predict(task, images).unwrap();
+            let pairs = found.iter().zip(images.labels());
+            let right = pairs
+                .filter(|(found, label)| **found == u32::from(**label))
+                .count();
+            assert!(right > 300, "{right} of 400");
+        }
+        runs.push((a, b, weights(&model, 0).concat()));
+    }
+    assert!(runs[0] == runs[1], "a seed gives one result");
+    let error = select_owners(&mut model(2), &data, &rule, 0, &Silent).unwrap_err();
+    assert!(
+        error.to_string().contains("chosen while training"),
+        "{error}"
+    );
 }
 
 #[test]
