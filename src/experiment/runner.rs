@@ -1,5 +1,7 @@
 //! Runs an experiment: every dedicated net, then the multitask net.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{Checkpoints, Progress};
@@ -208,12 +210,16 @@ impl Runner<'_> {
             Some(kept) => kept.resume(planned, self.protocol.optimizer(planned.kind), model)?,
             None => None,
         };
+        // Choosing owners counts to the time of the first phase.
+        let mut seconds_before = 0.0;
         let (mut phases, mut state) = match resumed {
             Some(resumed) => (resumed.phases, Some(resumed.state)),
             None => {
                 if planned.is_shared() {
                     self.observer.choosing_owners();
+                    let start = Instant::now();
                     self.share_out(model, &train).map_err(in_model(planned))?;
+                    seconds_before = start.elapsed().as_secs_f64();
                 }
                 (Vec::new(), None)
             }
@@ -225,7 +231,8 @@ impl Runner<'_> {
                 Some(state) => Fit::resume(model, &train, &settings, state),
                 None => Fit::new(model, &train, &settings),
             };
-            let mut fit = fit.map_err(in_model(planned))?;
+            let fit = fit.map_err(in_model(planned))?;
+            let mut fit = fit.with_seconds_before(std::mem::take(&mut seconds_before));
             let active = planned.tasks.iter().zip(weights);
             let active: Vec<usize> = active
                 .filter(|&(_, &weight)| weight != 0.0)

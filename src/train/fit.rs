@@ -128,6 +128,12 @@ impl<'a> Fit<'a> {
         })
     }
 
+    /// The same run, to whose time this many seconds before it count.
+    pub fn with_seconds_before(mut self, seconds: f64) -> Self {
+        self.state.seconds += seconds;
+        self
+    }
+
     /// Whether early stopping or the limit of epochs has ended the run.
     pub fn is_done(&self) -> bool {
         self.state.stopped_early || self.state.history.len() >= self.settings.epochs

@@ -41,7 +41,7 @@ pub struct FitOutcome {
     pub restored_epoch: usize,
     /// Whether early stopping ended the run, not the limit of epochs.
     pub stopped_early: bool,
-    /// Wall time in seconds.
+    /// Wall time in seconds, of a net that tasks share with the choice of its owners.
     #[serde(skip)]
     pub seconds: f64,
 }
