@@ -25,6 +25,7 @@ pub use observer::{Observer, Silent, StepReport};
 pub use prune::prune_iteratively;
 pub use select::{
     Importance, OwnerRule, importances, owners_by_importance, owners_of_newcomer, select_owners,
+    taken_positions,
 };
 pub use state::{FitState, Snapshot};
 pub use workload::{Workload, WorkloadSettings};

@@ -23,16 +23,7 @@ HERE = Path(__file__).parent
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--taskweave", type=Path, metavar="PATH", help="a binary (default: build this checkout)"
-    )
-    parser.add_argument(
-        "--venv",
-        type=Path,
-        metavar="PATH",
-        default=environment.ROOT / "target" / "peers-venv",
-        help="the peers' virtual environment (default: target/peers-venv)",
-    )
+    environment.add_arguments(parser)
     return parser.parse_args()
 
 

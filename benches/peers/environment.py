@@ -1,5 +1,6 @@
 """What the harness needs around it: the peers' virtual environment, the program, the machine."""
 
+import argparse
 import hashlib
 import os
 import platform
@@ -33,6 +34,20 @@ MALLOC_TUNED = {
 
 class SetupError(Exception):
     """Something without which nothing can be timed."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which binary and which virtual environment to use."""
+    parser.add_argument(
+        "--taskweave", type=Path, metavar="PATH", help="a binary (default: build this checkout)"
+    )
+    parser.add_argument(
+        "--venv",
+        type=Path,
+        metavar="PATH",
+        default=ROOT / "target" / "peers-venv",
+        help="the peers' virtual environment (default: target/peers-venv)",
+    )
 
 
 def _run(command: list[str | Path]) -> None:

@@ -42,16 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--repetitions", type=positive, metavar="N", help="in each turn (default: by the work)"
     )
-    parser.add_argument(
-        "--taskweave", type=Path, metavar="PATH", help="a binary (default: build this checkout)"
-    )
-    parser.add_argument(
-        "--venv",
-        type=Path,
-        metavar="PATH",
-        default=environment.ROOT / "target" / "peers-venv",
-        help="the peers' virtual environment (default: target/peers-venv)",
-    )
+    environment.add_arguments(parser)
     parser.add_argument(
         "--timeout",
         type=positive,

@@ -71,10 +71,6 @@ fn check(found: &[f32], expected: &[f64], magnitude: &[f64], terms: usize) {
     assert_close_each(found, expected, |at| Tolerance::dot(terms, magnitude[at]));
 }
 
-fn in_f64(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
-}
-
 fn magnitudes(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value.abs())).collect()
 }
@@ -88,8 +84,13 @@ fn dense(criterion: &mut Criterion) {
     let (x, bias) = (noise(2, IMAGES * inputs), vec![0.0; outputs]);
     for per_cent in DENSITIES {
         let (weights, owned) = weights(inputs * outputs, per_cent);
-        let (one, no_bias) = (&x[..inputs], in_f64(&bias));
-        let expected = naive::dense(first, &in_f64(one), &in_f64(&weights), &no_bias);
+        let (one, no_bias) = (&x[..inputs], naive::convert(&bias));
+        let expected = naive::dense(
+            first,
+            &naive::convert(one),
+            &naive::convert(&weights),
+            &no_bias,
+        );
         let magnitude = naive::dense(first, &magnitudes(one), &magnitudes(&weights), &no_bias);
         for &set in dispatch::all() {
             let pattern = Pattern::dense(set, [inputs, outputs], &owned);
@@ -127,7 +128,12 @@ fn conv2d(criterion: &mut Criterion) {
     for per_cent in DENSITIES {
         let (weights, owned) = weights(CONV.weights(), per_cent);
         let one = &x[..CONV.input_features()];
-        let expected = naive::conv2d(&first, &in_f64(one), &in_f64(&weights), &no_bias);
+        let expected = naive::conv2d(
+            &first,
+            &naive::convert(one),
+            &naive::convert(&weights),
+            &no_bias,
+        );
         let magnitude = naive::conv2d(&first, &magnitudes(one), &magnitudes(&weights), &no_bias);
         for &set in dispatch::all() {
             let pattern = Pattern::conv2d(set, CONV.window, [CONV.inputs, CONV.outputs], &owned);

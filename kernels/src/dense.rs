@@ -53,6 +53,18 @@ pub enum Activation {
     Relu,
 }
 
+impl Activation {
+    /// What becomes of a single value.
+    #[inline(always)]
+    pub fn apply(self, value: f32) -> f32 {
+        match self {
+            // Written so that NaN stays NaN.
+            Self::Relu if value < 0.0 => 0.0,
+            _ => value,
+        }
+    }
+}
+
 /// The parameters of a dense layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Affine<'a> {

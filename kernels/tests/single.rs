@@ -26,10 +26,6 @@ fn masked(weights: &[f32], owned: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-fn in_f64(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
-}
-
 fn magnitudes(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value.abs())).collect()
 }
@@ -66,7 +62,14 @@ fn check_dense(set: InstructionSet, inputs: usize, outputs: usize, one_in: usize
     let owned = mask(inputs * outputs, one_in);
     let weights = masked(&noise(1, inputs * outputs), &owned);
     let (x, bias) = (rectified(2, inputs), noise(3, outputs));
-    let expected = || naive::dense(shape, &in_f64(&x), &in_f64(&weights), &in_f64(&bias));
+    let expected = || {
+        naive::dense(
+            shape,
+            &naive::convert(&x),
+            &naive::convert(&weights),
+            &naive::convert(&bias),
+        )
+    };
     let sizes = [&x, &weights, &bias].map(|values| magnitudes(values));
     let magnitude = naive::dense(shape, &sizes[0], &sizes[1], &sizes[2]);
     let affine = |weights| Affine {
@@ -91,7 +94,14 @@ fn check_conv2d(set: InstructionSet, shape: Conv2dShape, one_in: usize, relu: bo
     let owned = mask(shape.weights(), one_in);
     let weights = masked(&noise(1, shape.weights()), &owned);
     let (x, bias) = (noise(2, shape.input_features()), noise(3, shape.outputs));
-    let expected = || naive::conv2d(&shape, &in_f64(&x), &in_f64(&weights), &in_f64(&bias));
+    let expected = || {
+        naive::conv2d(
+            &shape,
+            &naive::convert(&x),
+            &naive::convert(&weights),
+            &naive::convert(&bias),
+        )
+    };
     let sizes = [&x, &weights, &bias].map(|values| magnitudes(values));
     let magnitude = naive::conv2d(&shape, &sizes[0], &sizes[1], &sizes[2]);
     let terms = shape.weights() / shape.outputs + 1;

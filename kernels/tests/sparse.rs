@@ -32,10 +32,6 @@ fn masked(weights: &[f32], owned: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-fn in_f64(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
-}
-
 fn magnitudes(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value.abs())).collect()
 }
@@ -76,7 +72,12 @@ fn check_dense(set: InstructionSet, shape: DenseShape, density: f64) {
     let (x, bias) = (noise(2, images * inputs), noise(3, outputs));
     let grad = noise(4, images * outputs);
 
-    let expected = naive::dense(shape, &in_f64(&x), &in_f64(&weights), &in_f64(&bias));
+    let expected = naive::dense(
+        shape,
+        &naive::convert(&x),
+        &naive::convert(&weights),
+        &naive::convert(&bias),
+    );
     let magnitude = naive::dense(
         shape,
         &magnitudes(&x),
@@ -101,7 +102,7 @@ fn check_dense(set: InstructionSet, shape: DenseShape, density: f64) {
     let mut grad_x = vec![f32::NAN; images * inputs];
     sparse::dense::grad_input_rows(set, &pattern, images, &grad, &values, &mut grad_x);
     let of = |grad: &[f64], weights: &[f64]| naive::dense_grad_input(shape, grad, weights);
-    let expected = of(&in_f64(&grad), &in_f64(&weights));
+    let expected = of(&naive::convert(&grad), &naive::convert(&weights));
     let magnitude = of(&magnitudes(&grad), &magnitudes(&weights));
     hold(&grad_x, &expected, &magnitude, outputs);
 
@@ -120,7 +121,7 @@ fn check_dense(set: InstructionSet, shape: DenseShape, density: f64) {
     sparse::dense::grad_values_rows(set, &pattern, images, &x, &grad, &mut by_rows);
     assert_eq!(by_rows, grad_values);
     let of = |x: &[f64], grad: &[f64]| naive::dense_grad_weights(shape, x, grad);
-    let expected = of(&in_f64(&x), &in_f64(&grad));
+    let expected = of(&naive::convert(&x), &naive::convert(&grad));
     let magnitude = of(&magnitudes(&x), &magnitudes(&grad));
     let at_positions = |whole: &[f64]| -> Vec<f64> {
         let positions = pattern.positions().iter();
@@ -175,7 +176,11 @@ fn check_conv2d(set: InstructionSet, shape: &Conv2dShape, density: f64) {
     let [height, width] = shape.window.kernel;
 
     let of = |x: &[f64], weights: &[f64], bias: &[f64]| naive::conv2d(shape, x, weights, bias);
-    let expected = of(&in_f64(&x), &in_f64(&weights), &in_f64(&bias));
+    let expected = of(
+        &naive::convert(&x),
+        &naive::convert(&weights),
+        &naive::convert(&bias),
+    );
     let magnitude = of(&magnitudes(&x), &magnitudes(&weights), &magnitudes(&bias));
     let layer = Affine {
         weights: &values,
@@ -190,7 +195,7 @@ fn check_conv2d(set: InstructionSet, shape: &Conv2dShape, density: f64) {
     let mut grad_x = vec![f32::NAN; images * shape.input_features()];
     sparse::conv2d::grad_input_rows(set, &pattern, shape, &grad, &values, &mut grad_x);
     let of = |grad: &[f64], weights: &[f64]| naive::conv2d_grad_input(shape, grad, weights);
-    let expected = of(&in_f64(&grad), &in_f64(&weights));
+    let expected = of(&naive::convert(&grad), &naive::convert(&weights));
     let magnitude = of(&magnitudes(&grad), &magnitudes(&weights));
     hold(
         &grad_x,
@@ -214,7 +219,7 @@ fn check_conv2d(set: InstructionSet, shape: &Conv2dShape, density: f64) {
     sparse::conv2d::grad_values_rows(set, &pattern, shape, &x, &grad, &mut by_rows);
     assert_eq!(by_rows, grad_values);
     let of = |x: &[f64], grad: &[f64]| naive::conv2d_grad_weights(shape, x, grad);
-    let expected = of(&in_f64(&x), &in_f64(&grad));
+    let expected = of(&naive::convert(&x), &naive::convert(&grad));
     let magnitude = of(&magnitudes(&x), &magnitudes(&grad));
     let at_positions = |whole: &[f64]| -> Vec<f64> {
         let positions = pattern.positions().iter();
@@ -349,7 +354,7 @@ fn pooling_behind_a_convolution_changes_nothing_else() {
                 let magnitude = (images * 54) as f64 * 4.0;
                 hold(
                     actual,
-                    &in_f64(expected),
+                    &naive::convert(expected),
                     &vec![magnitude; expected.len()],
                     images * 54,
                 );

@@ -7,12 +7,11 @@ use clap::Args;
 
 use super::owner_args::percentile;
 use super::progress::{EpochProgress, Style};
-use super::run::epoch_count;
+use super::run::{epoch_count, task_images};
 use super::story::tell;
 use super::{Failure, data as data_command, thread_count, with_threads};
 use crate::data::{ImageSet, read_own};
 use crate::experiment::{AddSettings, NewTask, StoredModel, TaskData};
-use crate::train::TaskImages;
 
 /// The arguments of `taskweave add`.
 #[derive(Args, Debug)]
@@ -171,11 +170,4 @@ impl Images {
             ..self
         })
     }
-}
-
-/// The images of a set as a net takes them.
-pub(super) fn task_images(set: &ImageSet) -> Result<TaskImages<'_>, Failure> {
-    let features = set.height() * set.width() * set.channels();
-    TaskImages::new(set.pixels(), set.labels(), features, set.classes())
-        .map_err(|error| Failure::error(error.to_string()))
 }

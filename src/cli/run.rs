@@ -5,19 +5,18 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::add::task_images;
 use super::owner_args::OwnerArgs;
 use super::progress::{EpochProgress, Style};
 use super::story::tell;
 use super::{Failure, data as data_command, interrupt, thread_count, with_threads};
-use crate::data::{self, Dataset};
+use crate::data::{self, Dataset, ImageSet};
 use crate::experiment::{
     self, Answer, Checkpoints, Estimate, Experiment, ExperimentError, ModelOutcome, OutputFolder,
     OwnerChoices, PhaseStart, ProtocolName, ReportSection, RunObserver, RunSettings, Source, Task,
     TaskData,
 };
 use crate::ops::Precision;
-use crate::train::{FitOutcome, Importance, Observer};
+use crate::train::{FitOutcome, Importance, Observer, TaskImages};
 
 /// The arguments of `taskweave run`.
 #[derive(Args, Debug)]
@@ -303,6 +302,13 @@ fn load(experiment: &Experiment, args: &RunArgs) -> Result<Vec<Dataset>, Failure
             Ok(datasets)
         }
     }
+}
+
+/// The images of a set as a net takes them.
+pub(super) fn task_images(set: &ImageSet) -> Result<TaskImages<'_>, Failure> {
+    let features = set.height() * set.width() * set.channels();
+    TaskImages::new(set.pixels(), set.labels(), features, set.classes())
+        .map_err(|error| Failure::error(error.to_string()))
 }
 
 /// The images of every task, in the order of the tasks and of their size.

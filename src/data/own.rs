@@ -4,10 +4,8 @@ use std::path::Path;
 
 use super::load::in_file;
 use super::npz::Npz;
-use super::{DataError, FormatError, ImageSet, read_images};
-
-/// Planes of images: grey, then colour.
-const CHANNELS: [usize; 2] = [1, 3];
+use super::pixels::arranged;
+use super::{DataError, FormatError, ImageSet};
 
 /// Reads training and test images out of an npz file with `x_train`, `y_train`, `x_test` and `y_test`, as
 /// Keras keeps its own. Images are unsigned bytes, `[count, height, width]`, or with one or three channels
@@ -30,12 +28,13 @@ fn read(path: &Path) -> Result<(ImageSet, ImageSet), FormatError> {
         .max()
         .map_or(0, |&most| usize::from(most) + 1);
     let [train, test] = labels;
-    let set = |array: &str, labels: Vec<u8>| {
-        let read = |channels| read_images(path, array, channels);
-        let (pixels, shape) = match read(CHANNELS[0]) {
-            Err(FormatError::Shape { .. }) => read(CHANNELS[1])?,
-            other => other?,
+    let mut set = |array: &str, labels: Vec<u8>| {
+        let (dims, values) = npz.bytes(array)?;
+        let is_grey = match dims[..] {
+            [_, first, _, last] => first == 1 || last == 1,
+            _ => dims.len() == 3,
         };
+        let (pixels, shape) = arranged(dims, values, if is_grey { 1 } else { 3 })?;
         ImageSet::new(pixels, shape, labels, classes).map_err(|source| FormatError::InArray {
             array: array.to_owned(),
             source,

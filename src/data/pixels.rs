@@ -36,6 +36,15 @@ pub fn read_images(
             (found.dims().to_vec(), found.into_values())
         }
     };
+    arranged(dims, values, channels)
+}
+
+/// Values of these dimensions as planes of so many channels.
+pub(super) fn arranged(
+    dims: Vec<usize>,
+    values: PixelStore,
+    channels: usize,
+) -> Result<(PixelStore, ImageShape), FormatError> {
     let is_planar = |dims: &[usize]| dims[1] == channels && dims[3] != channels;
     let (count, height, width) = match dims[..] {
         [count, height, width] if channels == 1 => (count, height, width),

@@ -12,13 +12,13 @@ use super::{
     Experiment, ExperimentError, ModelKind, Protocol, RunSettings, StoredModel, TaskData,
     TaskOutcome, find,
 };
-use crate::data::Normalisation;
 use crate::files::write_whole;
-use crate::multitask::{Owned, SharedLayer};
+use crate::multitask::Owned;
 use crate::nn::{LayerSpec, NetSpec, ParameterKind};
 use crate::random::{Purpose, Stream};
 use crate::train::{
-    Fit, FitOutcome, Model, Observer, TrainError, Warning, importances, owners_of_newcomer,
+    FitOutcome, Model, Observer, TrainError, Warning, fit, importances, owners_of_newcomer,
+    taken_positions,
 };
 
 /// A task that is to join a model.
@@ -228,11 +228,7 @@ impl Newcomer<'_> {
             .protocol
             .fit_settings(&self.settings, ModelKind::Multitask, index);
         let train = [self.new.data.train];
-        let mut fit = Fit::new(&model, &train, &settings).map_err(failed)?;
-        while !fit.is_done() {
-            fit.epoch(&mut model, observer).map_err(failed)?;
-        }
-        let outcome = fit.finish(&mut model);
+        let outcome = fit(&mut model, &train, &settings, observer).map_err(failed)?;
         Ok((model, outcome))
     }
 
@@ -243,13 +239,13 @@ impl Newcomer<'_> {
             .with_precision(self.settings.precision);
         let stream = |number| Stream::new(self.settings.seed, Purpose::MultitaskWeights, 0, number);
         let weights = initial_weights(&self.net, self.protocol.multitask_weights, stream, place);
-        model.add_task(self.new.name, self.net.clone(), weights)?;
-        if training.normalise {
-            let [channels, height, width] = self.net.input.dims();
-            let pixels = self.new.data.train.pixels();
-            let normalisation = Normalisation::of_pixels(pixels, channels, height * width);
-            model.set_scales(0, normalisation.scales())?;
-        }
+        let train = &self.new.data.train;
+        training.add_task(
+            &mut model,
+            self.new.name,
+            (self.net.clone(), weights),
+            train,
+        )?;
         Ok(model)
     }
 
@@ -280,7 +276,10 @@ impl Newcomer<'_> {
             &importance[0],
             &rule,
             self.settings.seed,
-            |layer, parameter| self.taken(layer, parameter),
+            |layer, parameter| {
+                let model = &self.stored.model;
+                taken_positions(model, layer, parameter, model.tasks().len())
+            },
         )
         .map_err(failed)?;
         for (spec, owned) in self.net.parameters().iter().zip(&owned) {
@@ -296,28 +295,6 @@ impl Newcomer<'_> {
             }
         }
         Ok(owned)
-    }
-
-    /// The positions of a layer's parameter that the model's tasks own.
-    fn taken(&self, layer: &SharedLayer, parameter: usize) -> Vec<bool> {
-        let mut taken = vec![false; layer.parameters[parameter].elements()];
-        let tasks = self.stored.model.tasks();
-        for sharer in layer
-            .sharers
-            .iter()
-            .filter(|sharer| sharer.task < tasks.len())
-        {
-            let owned = tasks[sharer.task].owned();
-            match owned.map(|owned| &owned[sharer.first_parameter + parameter]) {
-                Some(owned) => {
-                    for (taken, &owned) in taken.iter_mut().zip(owned) {
-                        *taken |= owned != 0;
-                    }
-                }
-                None => taken.fill(true),
-            }
-        }
-        taken
     }
 }
 

@@ -8,7 +8,7 @@ use super::checkpoint::{Checkpoints, Progress};
 use super::outcome::ModelOutcome;
 use super::plan::{PlannedModel, planned_models};
 use super::testing::Tested;
-use super::{Experiment, ExperimentError, ModelKind, Protocol, ProtocolName};
+use super::{Experiment, ExperimentError, ModelKind, Protocol, ProtocolName, Training};
 use crate::data::Normalisation;
 use crate::multitask::Budget;
 use crate::nn::{Initializer, NetSpec};
@@ -184,16 +184,11 @@ impl Runner<'_> {
         let mut model = Model::new(training.batch, self.experiment.pixel_divisor)
             .with_seed(self.settings.seed, planned.index)
             .with_precision(self.settings.precision);
-        for (slot, &task) in planned.tasks.iter().enumerate() {
+        for &task in &planned.tasks {
             let weights = self.initial_weights(planned.kind, task);
             let net = self.experiment.nets[task].clone();
-            let [channels, height, width] = net.input.dims();
-            model.add_task(self.experiment.tasks[task].name, net, weights)?;
-            if training.normalise {
-                let pixels = self.data[task].train.pixels();
-                let normalisation = Normalisation::of_pixels(pixels, channels, height * width);
-                model.set_scales(slot, normalisation.scales())?;
-            }
+            let name = self.experiment.tasks[task].name;
+            training.add_task(&mut model, name, (net, weights), &self.data[task].train)?;
         }
         Ok(model)
     }
@@ -375,6 +370,25 @@ impl Protocol {
             shuffle_index,
             epochs_before: 0,
         }
+    }
+}
+
+impl Training {
+    /// Adds a task with its initial weights, whose pixels are scaled as the training says.
+    pub(super) fn add_task(
+        &self,
+        model: &mut Model,
+        name: &str,
+        (net, weights): (NetSpec, Vec<Tensor>),
+        train: &TaskImages<'_>,
+    ) -> Result<(), TrainError> {
+        let [channels, height, width] = net.input.dims();
+        model.add_task(name, net, weights)?;
+        if self.normalise {
+            let normalisation = Normalisation::of_pixels(train.pixels(), channels, height * width);
+            model.set_scales(model.tasks().len() - 1, normalisation.scales())?;
+        }
+        Ok(())
     }
 }
 

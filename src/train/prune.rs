@@ -1,6 +1,6 @@
 //! Choosing owners by pruning while training, task after task.
 
-use super::select::{Draw, in_parameter};
+use super::select::{Draw, in_parameter, taken_positions};
 use super::{FitOutcome, FitSettings, Model, Observer, OwnerRule, Snapshot, TaskImages, TaskNet};
 use super::{TrainError, fit};
 use crate::multitask::{Owned, choose_owners, shared_layers};
@@ -56,26 +56,15 @@ pub fn prune_iteratively(
 /// Of each of a task's parameters the positions that no task before it owns.
 fn free_positions(model: &Model, task: usize) -> Vec<Owned> {
     let nets: Vec<&NetSpec> = model.tasks().iter().map(TaskNet::spec).collect();
-    let parameters = nets[task].parameters();
-    let mut free: Vec<Owned> = parameters
-        .iter()
-        .map(|spec| vec![1; spec.elements()])
-        .collect();
+    let mut free = vec![Owned::new(); nets[task].parameters().len()];
     for layer in shared_layers(&nets) {
         let Some(own) = layer.sharers.iter().find(|sharer| sharer.task == task) else {
             continue;
         };
-        for other in layer.sharers.iter().filter(|other| other.task < task) {
-            let Some(owned) = model.tasks()[other.task].owned() else {
-                continue;
-            };
-            for place in 0..layer.parameters.len() {
-                let free = &mut free[own.first_parameter + place];
-                let taken = &owned[other.first_parameter + place];
-                for (free, taken) in free.iter_mut().zip(taken) {
-                    *free &= 1 - taken;
-                }
-            }
+        for place in 0..layer.parameters.len() {
+            let taken = taken_positions(model, &layer, place, task);
+            free[own.first_parameter + place] =
+                taken.iter().map(|&taken| u8::from(!taken)).collect();
         }
     }
     free

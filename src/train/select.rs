@@ -296,6 +296,32 @@ pub fn owners_of_newcomer(
     Ok(owners)
 }
 
+/// The positions of a layer's parameter that the model's tasks before the given one own; `before` is
+/// their number where all count.
+///
+/// # Panics
+/// If the layer is none of the model's nets.
+pub fn taken_positions(
+    model: &Model,
+    layer: &SharedLayer,
+    parameter: usize,
+    before: usize,
+) -> Vec<bool> {
+    let mut taken = vec![false; layer.parameters[parameter].elements()];
+    for sharer in layer.sharers.iter().filter(|sharer| sharer.task < before) {
+        match model.tasks()[sharer.task].owned() {
+            Some(owned) => {
+                let owned = &owned[sharer.first_parameter + parameter];
+                for (taken, &owned) in taken.iter_mut().zip(owned) {
+                    *taken |= owned != 0;
+                }
+            }
+            None => taken.fill(true),
+        }
+    }
+    taken
+}
+
 /// The streams that order what ties.
 pub(super) struct Draw {
     seed: u64,

@@ -15,6 +15,7 @@ use crate::isa::Isa;
 use crate::lanes::{LANES, check};
 use crate::shared::Shared;
 use crate::sparse::Pattern;
+use crate::sparse::conv2d::check_pattern;
 
 /// Tasks to aim at: the rows of the result are shared out, too, where channels are too few.
 const LEAST_TASKS: usize = 16;
@@ -67,12 +68,7 @@ pub fn sparse_conv2d(
     x: &[f32],
     y: &mut [f32],
 ) {
-    let [height, width] = shape.window.kernel;
-    let dims = [height, width, shape.inputs, shape.outputs];
-    assert_eq!(
-        (pattern.dims(), pattern.stride()),
-        (dims, shape.window.stride)
-    );
+    check_pattern(pattern, shape);
     check("values", layer.weights.len(), pattern.len());
     let [_, tile] = set.run(TileSize { is_sparse: true });
     let convolution = Convolution {
@@ -144,6 +140,16 @@ struct Part<'a> {
     first: usize,
     /// Whole tiles of places.
     places: usize,
+}
+
+impl Part<'_> {
+    /// Holds all that tiles read to the planes: the last begins `places - tile` behind the first place.
+    fn check(&self, tile: usize) {
+        let last_tap = self.planes.taps().last().unwrap_or(0);
+        let last_plane = (self.shape.inputs.max(1) - 1) * self.planes.len;
+        assert!(last_plane + self.first + self.places + last_tap <= self.padded.len());
+        assert!(self.places.is_multiple_of(tile));
+    }
 }
 
 impl Convolution<'_> {
@@ -221,14 +227,7 @@ impl Convolution<'_> {
 
 /// Takes the sums where the window stands, and brings them to their end.
 fn finish(sums: &[f32], stride: usize, bias: f32, activation: Activation, y: &mut [f32]) {
-    let end = |sum: f32| {
-        let value = sum + bias;
-        // Written so that NaN stays NaN.
-        match activation {
-            Activation::Relu if value < 0.0 => 0.0,
-            _ => value,
-        }
-    };
+    let end = |sum: f32| activation.apply(sum + bias);
     if stride == 1 {
         y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = end(sum));
     } else {
@@ -287,10 +286,7 @@ impl TileKernel for DenseTask<'_> {
             }
         }
         let tile = VECTORS * LANES;
-        // All that the last tile reads: it begins `places - tile` behind the first place.
-        let last_tap = planes.taps().last().unwrap_or(0);
-        let last = (shape.inputs.max(1) - 1) * planes.len + part.first + part.places + last_tap;
-        assert!(last <= padded.len() && part.places.is_multiple_of(tile));
+        part.check(tile);
         assert!(panel.len() == shape.inputs * taps && sums.len() >= ROWS * part.places);
         let walk = Walk {
             x: padded.as_ptr().wrapping_add(part.first),
@@ -403,18 +399,9 @@ impl TileKernel for SparseTask<'_> {
             part,
             sums,
         } = self;
-        let Part {
-            planes,
-            shape,
-            padded,
-            ..
-        } = *part;
+        let Part { planes, padded, .. } = *part;
         let taps: Vec<usize> = planes.taps().collect();
-        let last = (shape.inputs.max(1) - 1) * planes.len
-            + part.first
-            + part.places
-            + taps.last().copied().unwrap_or(0);
-        assert!(last <= padded.len() && part.places.is_multiple_of(VECTORS * LANES));
+        part.check(VECTORS * LANES);
         let mut list: Vec<(usize, f32)> = Vec::new();
         for (channel, sums) in part
             .channels

@@ -104,12 +104,7 @@ fn add_parts(sums: &[f32], y: &mut [f32]) {
 }
 
 fn finish(activation: Activation, y: &mut [f32]) {
-    if activation == Activation::Relu {
-        for y in y {
-            // Written so that NaN stays NaN.
-            *y = if *y < 0.0 { 0.0 } else { *y };
-        }
-    }
+    y.iter_mut().for_each(|y| *y = activation.apply(*y));
 }
 
 /// `sums += x · weights`, over some rows of the weights.

@@ -25,7 +25,7 @@ const POOLED_BLOCKS: usize = 4;
 
 /// Holds a pattern to a convolution.
 #[track_caller]
-fn check_pattern(pattern: &Pattern, shape: &Conv2dShape) {
+pub(crate) fn check_pattern(pattern: &Pattern, shape: &Conv2dShape) {
     let [height, width] = shape.window.kernel;
     let dims = [height, width, shape.inputs, shape.outputs];
     pattern.check(dims, shape.window.stride);

@@ -22,23 +22,26 @@ const LAYERS: [[usize; 3]; 5] = [
 
 /// Every layer forward and its two gradients, with relu.
 pub(super) fn layers<W: Write>(bench: &mut Bench<'_, W>) -> Result<(), Failure> {
-    for [inputs, outputs, size] in LAYERS {
-        let window = Window {
+    for sizes in LAYERS {
+        layer(&shape(sizes, bench.batch()), bench)?;
+    }
+    Ok(())
+}
+
+/// A 3×3 convolution of these channels and this height and width.
+pub(super) fn shape([inputs, outputs, size]: [usize; 3], images: usize) -> Conv2dShape {
+    Conv2dShape {
+        images,
+        inputs,
+        outputs,
+        height: size,
+        width: size,
+        window: Window {
             kernel: [3, 3],
             stride: [1, 1],
             padding: Padding::Same,
-        };
-        let shape = Conv2dShape {
-            images: bench.batch(),
-            inputs,
-            outputs,
-            height: size,
-            width: size,
-            window,
-        };
-        layer(&shape, bench)?;
+        },
     }
-    Ok(())
 }
 
 fn layer<W: Write>(shape: &Conv2dShape, bench: &mut Bench<'_, W>) -> Result<(), Failure> {

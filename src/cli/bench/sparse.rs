@@ -7,8 +7,8 @@ use taskweave_kernels::conv2d::Conv2dShape;
 use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch;
 use taskweave_kernels::sparse::{self, Pattern};
-use taskweave_kernels::window::{Padding, Window};
 
+use super::conv2d::shape;
 use super::operands::{lanes_of_noise, noise};
 use super::{Bench, Failure, Load};
 use crate::multitask::{choose_owners, share};
@@ -26,20 +26,8 @@ pub(super) fn layers<W: Write>(percentile: f64, bench: &mut Bench<'_, W>) -> Res
     for [inputs, outputs] in DENSE {
         dense(percentile, [inputs, outputs], bench)?;
     }
-    for [inputs, outputs, size] in CONVOLUTIONS {
-        let shape = Conv2dShape {
-            images: bench.batch(),
-            inputs,
-            outputs,
-            height: size,
-            width: size,
-            window: Window {
-                kernel: [3, 3],
-                stride: [1, 1],
-                padding: Padding::Same,
-            },
-        };
-        convolution(percentile, &shape, bench)?;
+    for sizes in CONVOLUTIONS {
+        convolution(percentile, &shape(sizes, bench.batch()), bench)?;
     }
     Ok(())
 }

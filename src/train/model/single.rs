@@ -30,13 +30,15 @@ struct Values {
     next: Vec<f32>,
 }
 
-/// The weights of a task in the order of these kernels, where that is another than the tape's.
+/// What is the same for every image of a task.
 #[derive(Default)]
 struct Prepared {
-    /// The model's `weights_version` when they were taken.
+    /// The model's `weights_version` when the weights were taken.
     version: u64,
-    /// By parameter.
-    layers: Vec<Option<SparseDense>>,
+    /// By parameter the weights in the order of these kernels, where that is another than the tape's.
+    weights: Vec<Option<SparseDense>>,
+    /// By layer the shape of the values behind it, and how many parameters it has.
+    layers: Vec<(Vec<usize>, usize)>,
 }
 
 impl Prepared {
@@ -50,14 +52,18 @@ impl Prepared {
                 layer
             })
         };
+        let parameters = net.spec.parameters_by_layer().into_iter();
+        let counts = parameters.map(|parameters| parameters.len());
+        let parameters = net.network.parameters.iter().enumerate();
         Self {
             version,
+            weights: parameters.map(layer).collect(),
             layers: net
-                .network
-                .parameters
-                .iter()
-                .enumerate()
-                .map(layer)
+                .spec
+                .shapes()
+                .unwrap_or_default()
+                .into_iter()
+                .zip(counts)
                 .collect(),
         }
     }
@@ -92,26 +98,27 @@ impl Model {
         }
         values.now.clear();
         values.now.extend(images.data().iter().step_by(LANES));
-        let mut before = net.spec.input.dims().to_vec();
+        let input = net.spec.input.dims();
+        let mut before = &input[..];
         let mut parameter = 0;
-        let shapes = net.spec.shapes().unwrap_or_default();
-        let parameters = net.spec.parameters_by_layer();
-        for ((layer, after), parameters) in net.spec.layers.iter().zip(shapes).zip(parameters) {
+        for (layer, (after, parameters)) in net.spec.layers.iter().zip(&prepared.layers) {
             values.next.clear();
             values.next.resize(after.iter().product(), 0.0);
             let stored = |place: usize| {
-                let var = net.network.parameters[parameter + place];
-                (place < parameters.len()).then(|| self.tape.value(var).data())
+                (place < *parameters).then(|| {
+                    let var = net.network.parameters[parameter + place];
+                    self.tape.value(var).data()
+                })
             };
             let weights = Weights {
                 stored,
                 pattern: net.compact(parameter).map(|compact| &*compact.pattern),
-                prepared: prepared.layers.get(parameter).and_then(Option::as_ref),
+                prepared: prepared.weights.get(parameter).and_then(Option::as_ref),
             };
-            if compute(layer, &before, &weights, values) {
+            if compute(layer, before, &weights, values) {
                 std::mem::swap(&mut values.now, &mut values.next);
             }
-            parameter += parameters.len();
+            parameter += parameters;
             before = after;
         }
         let logits = self.tape.value_mut(net.network.logits);
@@ -188,8 +195,7 @@ fn compute<'a>(
         }
         LayerSpec::Relu => {
             for (next, &now) in next.iter_mut().zip(&*now) {
-                // Written so that NaN stays NaN.
-                *next = if now < 0.0 { 0.0 } else { now };
+                *next = Activation::Relu.apply(now);
             }
         }
         // In inference a dropout does nothing, and an image is flat already.
