@@ -13,6 +13,10 @@ use taskweave_kernels::single::{self, SparseDense};
 use taskweave_kernels::sparse::{self, Pattern};
 use taskweave_kernels::window::{Padding, Window};
 
+#[path = "../tests/masks/mod.rs"]
+mod masks;
+use masks::{magnitudes, masked};
+
 /// Shares of the weights, in per cent.
 const DENSITIES: [usize; 2] = [10, 20];
 
@@ -46,9 +50,7 @@ fn weights(len: usize, per_cent: usize) -> (Vec<f32>, Vec<u8>) {
         .iter()
         .map(|lot| u8::from(f64::from(lot.abs()) < per_cent as f64 / 100.0))
         .collect();
-    let weights = noise(1, len).into_iter().zip(&owned);
-    let weights = weights.map(|(weight, owned)| weight * f32::from(*owned));
-    (weights.collect(), owned)
+    (masked(&noise(1, len), &owned), owned)
 }
 
 fn values(pattern: &Pattern, weights: &[f32]) -> Vec<f32> {
@@ -69,10 +71,6 @@ fn layer(values: &[f32]) -> Affine<'_> {
 fn check(found: &[f32], expected: &[f64], magnitude: &[f64], terms: usize) {
     let found = &found[..expected.len()];
     assert_close_each(found, expected, |at| Tolerance::dot(terms, magnitude[at]));
-}
-
-fn magnitudes(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value.abs())).collect()
 }
 
 fn dense(criterion: &mut Criterion) {

@@ -10,6 +10,9 @@ use taskweave_kernels::single;
 use taskweave_kernels::sparse::Pattern;
 use taskweave_kernels::window::{Padding, Window};
 
+mod masks;
+use masks::{magnitudes, masked};
+
 /// A mask that owns about one position in `one_in`.
 fn mask(len: usize, one_in: usize) -> Vec<u8> {
     let values = noise(77, len).into_iter().enumerate();
@@ -17,17 +20,6 @@ fn mask(len: usize, one_in: usize) -> Vec<u8> {
         u8::from((value.to_bits() as usize / 8 + at).is_multiple_of(one_in))
     };
     values.map(owned).collect()
-}
-
-fn masked(weights: &[f32], owned: &[u8]) -> Vec<f32> {
-    let pairs = weights.iter().zip(owned);
-    pairs
-        .map(|(weight, owned)| weight * f32::from(*owned))
-        .collect()
-}
-
-fn magnitudes(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value.abs())).collect()
 }
 
 /// Inputs as behind a relu: half of them zero.

@@ -9,6 +9,9 @@ use taskweave_kernels::naive::{self, DenseShape, PoolShape};
 use taskweave_kernels::sparse::{self, Pattern};
 use taskweave_kernels::window::{Padding, Window};
 
+mod masks;
+use masks::{magnitudes, masked};
+
 /// Shares of the positions that are owned; the second stands for a single one.
 const DENSITIES: [f64; 7] = [0.0, -1.0, 0.01, 0.1, 0.2, 0.5, 1.0];
 
@@ -23,17 +26,6 @@ fn mask(len: usize, density: f64) -> Vec<u8> {
     }
     let chance = |value: f32| u8::from(f64::from(value).abs() < density);
     noise(77, len).into_iter().map(chance).collect()
-}
-
-fn masked(weights: &[f32], owned: &[u8]) -> Vec<f32> {
-    let pairs = weights.iter().zip(owned);
-    pairs
-        .map(|(weight, owned)| weight * f32::from(*owned))
-        .collect()
-}
-
-fn magnitudes(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value.abs())).collect()
 }
 
 /// Rows in lanes, empty lanes filled with what an input may hold there: anything finite.
