@@ -57,7 +57,7 @@ pub use correlation::{ENV, Method, UnknownMethod, method_from_env};
 use correlation::{Correlation, with_correlation};
 use max_pool::{Pooling, Ring};
 use taps::Direction;
-use winograd::{F4, PlaneTarget, Transform};
+use winograd::{F4, PlaneTarget, Transform, is_streamed};
 
 /// Tasks to aim at: enough for many cores, and for the last one not to keep the others waiting.
 const TASKS: usize = 32;
@@ -235,6 +235,7 @@ impl<T: Transform> Kernel for PooledBlock<'_, T> {
                     start: place.wrapping_sub(first * row_len),
                     channel_stride: ring_rows * row_len,
                     row_stride: row_len,
+                    streamed: false,
                 };
                 // SAFETY: the ring is a whole number of bands high, so that it holds the rows of a
                 // band one after the other, of every channel.
@@ -277,6 +278,7 @@ fn correlate<T: Transform>(
     let parts = TASKS.div_ceil(blocks.max(1)).min(bands);
     let part_bands = bands.div_ceil(parts);
     let shared = Shared::new(result.as_mut_ptr());
+    let streamed = is_streamed(result.as_ptr(), result.len());
     (0..blocks * parts)
         .into_par_iter()
         .with_max_len(1)
@@ -288,7 +290,13 @@ fn correlate<T: Transform>(
                     source: &source[block * source_len..][..source_len],
                     epilogue,
                     bands: part * part_bands..bands.min((part + 1) * part_bands),
-                    target: shared.start().wrapping_add(block * result_len),
+                    target: PlaneTarget {
+                        streamed,
+                        ..PlaneTarget::whole(
+                            correlation.result_size(),
+                            shared.start().wrapping_add(block * result_len),
+                        )
+                    },
                     scratch,
                 });
             });
@@ -302,7 +310,7 @@ struct Bands<'a, T> {
     epilogue: Epilogue<'a>,
     bands: std::ops::Range<usize>,
     /// The block of the result.
-    target: *mut f32,
+    target: PlaneTarget,
     scratch: &'a mut [f32],
 }
 
@@ -314,7 +322,6 @@ impl<T: Transform> Kernel for Bands<'_, T> {
         if self.bands.is_empty() {
             return;
         }
-        let target = PlaneTarget::whole(self.correlation.result_size(), self.target);
         // SAFETY: `correlate` gives every task bands of its own within the result.
         unsafe {
             self.correlation.rows(
@@ -322,7 +329,7 @@ impl<T: Transform> Kernel for Bands<'_, T> {
                 self.source,
                 self.bands,
                 self.epilogue,
-                target,
+                self.target,
                 self.scratch,
             );
         }

@@ -69,6 +69,22 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// `target` is valid for writing sixteen floats; any alignment of a float will do.
     unsafe fn store_ptr(self, target: *mut f32, vector: Self::F32);
 
+    /// Writes sixteen floats that nobody will read soon past the caches, where the set can: their
+    /// lines are not read first and displace nothing. Other threads may see them only after
+    /// [`fence`](Isa::fence).
+    ///
+    /// # Safety
+    /// `target` is valid for writing sixteen floats and aligned to 64 bytes.
+    #[inline(always)]
+    unsafe fn stream_ptr(self, target: *mut f32, vector: Self::F32) {
+        // SAFETY: as the caller vouches.
+        unsafe { self.store_ptr(target, vector) }
+    }
+
+    /// Orders what [`stream_ptr`](Isa::stream_ptr) wrote before every later write of this thread.
+    #[inline(always)]
+    fn fence(self) {}
+
     /// Reads `count` floats, at most sixteen, into the first lanes; the others are zero.
     ///
     /// # Safety

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use taskweave_kernels::buffer::Buffer;
 use taskweave_kernels::check::{Tolerance, assert_close, noise};
 use taskweave_kernels::conv2d::Conv2dShape;
 use taskweave_kernels::conv2d::winograd::{self, F2, F4, Line, MOST_POINTS, Transform};
@@ -356,5 +357,61 @@ proptest! {
             case.check(set, F4);
             case.check(set, F2);
         }
+    }
+}
+
+/// From 32 MB on, aligned results go past the caches; in parts, or from an odd float on, they do not.
+#[test]
+fn large_results_are_those_of_their_parts() {
+    let window = Window {
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: Padding::Same,
+    };
+    let shape = Conv2dShape {
+        images: 512,
+        inputs: 17,
+        outputs: 17,
+        height: 31,
+        width: 32,
+        window,
+    };
+    let part = Conv2dShape {
+        images: 64,
+        ..shape
+    };
+    let [len, part_len] =
+        [shape, part].map(|shape| lanes_len(shape.images, shape.input_features()));
+    assert!(len >= 8 << 20);
+    let x = noise(1, len);
+    let weights = noise(2, shape.weights());
+    let bias = noise(3, shape.outputs);
+    let layer = Affine {
+        weights: &weights,
+        bias: Some(&bias),
+        activation: Activation::Relu,
+    };
+    let mut parts = vec![f32::NAN; len];
+    let mut whole = Buffer::zeroed(len);
+    let mut odd = vec![f32::NAN; len + 1];
+    assert!((whole.as_ptr() as usize).is_multiple_of(64));
+    for &set in dispatch::all() {
+        winograd::forward::<F4>(set, &shape, layer, &x, &mut whole);
+        for (x, y) in x.chunks(part_len).zip(parts.chunks_mut(part_len)) {
+            winograd::forward::<F4>(set, &part, layer, x, y);
+        }
+        assert!(*whole == *parts, "{set:?}, forward");
+        let start = usize::from((odd.as_ptr() as usize).is_multiple_of(64));
+        winograd::forward::<F4>(set, &shape, layer, &x, &mut odd[start..][..len]);
+        assert!(
+            odd[start..][..len] == *parts,
+            "{set:?}, forward to an odd place"
+        );
+
+        winograd::grad_input::<F4>(set, &shape, &x, &weights, &mut whole);
+        for (x, y) in x.chunks(part_len).zip(parts.chunks_mut(part_len)) {
+            winograd::grad_input::<F4>(set, &part, x, &weights, y);
+        }
+        assert!(*whole == *parts, "{set:?}, input gradient");
     }
 }

@@ -10,7 +10,7 @@ use super::correlation::{Correlation, Method, with_correlation};
 use super::max_pool::{Pooled, Pooling};
 use super::taps::Direction;
 use super::weight_gradient::WeightGradient;
-use super::winograd::{F4, PlaneTarget, Transform};
+use super::winograd::{F4, PlaneTarget, Transform, is_streamed};
 use super::{Conv2dShape, Epilogue, part_blocks};
 use crate::dense::Activation;
 use crate::dispatch::{InstructionSet, Kernel};
@@ -181,10 +181,14 @@ pub(super) fn backward_by<T: Transform>(
                 x: place,
                 grad: place,
                 rectified,
+                streamed: false,
             }
         }
         (None, grad) => Input {
             x: Shared::new(recorded.x.as_ptr().cast_mut()),
+            streamed: grad
+                .as_ref()
+                .is_some_and(|grad| is_streamed(grad.as_ptr(), grad.len())),
             grad: Shared::new(grad.map_or(std::ptr::null_mut(), <[f32]>::as_mut_ptr)),
             rectified: false,
         },
@@ -220,6 +224,8 @@ struct Input {
     grad: Shared,
     /// See [`InPlace`].
     rectified: bool,
+    /// See [`PlaneTarget`].
+    streamed: bool,
 }
 
 /// A backward pass over a batch.
@@ -295,6 +301,7 @@ impl<T: Transform> Work<'_, T> {
                             grad,
                             grad_input: self.input.grad.start().wrapping_add(block * input_len),
                             rectified: self.input.rectified,
+                            streamed: self.input.streamed,
                             is_first: block == first,
                             sum_weights: &mut *sum_weights,
                             sum_bias: &mut *sum_bias,
@@ -353,6 +360,7 @@ struct BackwardBlock<'a, T> {
     /// The block of the input gradient.
     grad_input: *mut f32,
     rectified: bool,
+    streamed: bool,
     /// Whether the sums of weights hold nothing yet.
     is_first: bool,
     sum_weights: &'a mut [f32],
@@ -394,7 +402,10 @@ impl<T: Transform> Kernel for BackwardBlock<'_, T> {
         }
         if let Some(correlation) = self.correlation {
             let bands = correlation.result_size()[0].div_ceil(correlation.band());
-            let target = PlaneTarget::whole(correlation.result_size(), self.grad_input);
+            let target = PlaneTarget {
+                streamed: self.streamed,
+                ..PlaneTarget::whole(correlation.result_size(), self.grad_input)
+            };
             let len = correlation.scratch_len();
             let scratch = &mut self.scratch[..len];
             let epilogue = Epilogue {

@@ -66,6 +66,21 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn stream_ptr(self, target: *mut f32, vector: Pair) {
+        // SAFETY: the token proves AVX2; the caller vouches for the memory and its alignment.
+        unsafe {
+            _mm256_stream_ps(target, vector[0]);
+            _mm256_stream_ps(target.add(8), vector[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: every x86-64 processor has the instruction.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     unsafe fn load_first_ptr(self, source: *const f32, count: usize) -> Pair {
         let masks = first(self, count);
         // SAFETY: the token proves AVX2; the caller vouches for the lanes that the masks select, and

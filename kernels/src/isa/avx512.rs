@@ -86,6 +86,18 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     }
 
     #[inline(always)]
+    unsafe fn stream_ptr(self, target: *mut f32, vector: __m512) {
+        // SAFETY: the token proves AVX-512; the caller vouches for the memory and its alignment.
+        unsafe { _mm512_stream_ps(target, vector) }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: every x86-64 processor has the instruction.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     unsafe fn load_first_ptr(self, source: *const f32, count: usize) -> __m512 {
         // SAFETY: the token proves AVX-512; the caller vouches for the memory.
         unsafe { _mm512_maskz_loadu_ps(first(count), source) }

@@ -158,6 +158,34 @@ fn every_byte_survives_as_a_float() {
 }
 
 #[test]
+fn streamed_vectors_are_written_whole() {
+    #[repr(align(64))]
+    struct Aligned([f32; 48]);
+    struct Streamed<'a>(&'a mut Aligned);
+    impl Kernel for Streamed<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) {
+            // SAFETY: the middle of three vectors, aligned to 64 bytes.
+            unsafe { isa.stream_ptr(self.0.0[16..].as_mut_ptr(), isa.load(&EDGES)) };
+            isa.fence();
+        }
+    }
+    for &set in dispatch::all() {
+        let mut target = Aligned([-7.0; 48]);
+        set.run(Streamed(&mut target));
+        for (lane, &value) in target.0.iter().enumerate() {
+            let expected = if (16..32).contains(&lane) {
+                EDGES[lane - 16]
+            } else {
+                -7.0
+            };
+            assert_same(value, expected, "streamed");
+        }
+    }
+}
+
+#[test]
 fn partial_loads_and_stores_touch_only_the_first_lanes() {
     struct Partial<'a> {
         source: &'a [f32],

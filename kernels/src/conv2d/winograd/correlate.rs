@@ -158,6 +158,16 @@ pub(crate) struct PlaneTarget {
     pub(crate) start: *mut f32,
     pub(crate) channel_stride: usize,
     pub(crate) row_stride: usize,
+    /// Whether Winograd's outputs are written past the caches: never what is rectified in its place.
+    pub(crate) streamed: bool,
+}
+
+/// Results of as many floats, 32 MB, have left the caches of most cores before anybody reads them.
+const STREAMED_FROM: usize = 8 << 20;
+
+/// Whether a result of `len` floats from `start` on is written past the caches.
+pub(crate) fn is_streamed(start: *const f32, len: usize) -> bool {
+    len >= STREAMED_FROM && (start as usize).is_multiple_of(size_of::<[f32; LANES]>())
 }
 
 impl PlaneTarget {
@@ -167,6 +177,7 @@ impl PlaneTarget {
             start,
             channel_stride: rows * columns * LANES,
             row_stride: columns * LANES,
+            streamed: false,
         }
     }
 }
@@ -193,7 +204,8 @@ pub(crate) struct Band<'a, T> {
 ///
 /// # Safety
 /// The target is valid for writing the rows of the result that the rows of tiles hold, in every
-/// channel, and for reading them if they are rectified.
+/// channel, and for reading them if they are rectified; if it is streamed, its vectors are aligned to
+/// 64 bytes.
 #[inline(always)]
 pub(crate) unsafe fn correlate<I: Isa, T: Transform>(isa: I, band: Band<'_, T>) {
     let plan = band.plan;
@@ -204,7 +216,12 @@ pub(crate) unsafe fn correlate<I: Isa, T: Transform>(isa: I, band: Band<'_, T>) 
     if let Some(bias) = band.epilogue.bias {
         assert_eq!(bias.len(), plan.results);
     }
+    let streamed = band.target.streamed;
+    assert!(!(streamed && band.epilogue.rectified));
     isa.conv2d_tile(Groups(band));
+    if streamed {
+        isa.fence();
+    }
 }
 
 struct Groups<'a, T>(Band<'a, T>);
@@ -274,7 +291,9 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                         + at[1] * T::OUTPUTS * LANES;
                     target_ahead.add(band.target.start.wrapping_add(offset));
                 }
-                target_ahead.spread_over(calls * pass.len());
+                if !band.target.streamed {
+                    target_ahead.spread_over(calls * pass.len());
+                }
                 multiply::<I, T, ROWS, VECTORS>(
                     isa,
                     plan,
@@ -288,6 +307,7 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                         bias: band.epilogue.bias.map_or(0.0, |bias| bias[channel]),
                         relu: band.epilogue.relu,
                         rectified: band.epilogue.rectified,
+                        streamed: band.target.streamed,
                     };
                     let plane = band
                         .target

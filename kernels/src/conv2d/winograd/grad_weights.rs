@@ -19,9 +19,9 @@ use crate::isa::Isa;
 use crate::lanes::LANES;
 use crate::shared::Shared;
 
-/// Tiles of a group at most: with 32 channels on both sides their 36 points are 590 KB, which a
+/// Tiles of a group at most: with 64 channels on both sides their 36 points are 885 KB, which a
 /// second-level cache of 1 MB holds. Each more is one pass less over the sums.
-const GROUP: usize = 4;
+const GROUP: usize = 3;
 
 /// Floats from one channel of the transformed input to the next.
 const CHANNEL: usize = GROUP * LANES;

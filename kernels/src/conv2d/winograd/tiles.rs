@@ -283,6 +283,8 @@ pub(super) struct Last {
     pub(super) relu: bool,
     /// See [`Epilogue`](crate::conv2d::Epilogue).
     pub(super) rectified: bool,
+    /// See [`PlaneTarget`](super::PlaneTarget).
+    pub(super) streamed: bool,
 }
 
 /// Transforms the products of one channel of one tile back and writes what lies on the plane.
@@ -290,7 +292,7 @@ pub(super) struct Last {
 /// # Safety
 /// `products[(i · points + j) · stride]` is valid for reading, and `target` for writing, and for reading
 /// if the outputs are rectified, where `place` lies on its plane, whose rows are `row_stride` floats
-/// apart.
+/// apart. If they are streamed, `target` and `row_stride` are whole vectors of 64 bytes.
 #[inline(always)]
 pub(super) unsafe fn write_outputs<I: Isa, T: Transform>(
     isa: I,
@@ -325,7 +327,11 @@ pub(super) unsafe fn write_outputs<I: Isa, T: Transform>(
                 if last.rectified {
                     value = isa.select_gt_zero(isa.load_ptr(to), value);
                 }
-                isa.store_ptr(to, value);
+                if last.streamed {
+                    isa.stream_ptr(to, value);
+                } else {
+                    isa.store_ptr(to, value);
+                }
             }
         });
     });
