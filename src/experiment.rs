@@ -32,7 +32,7 @@ pub use inspection::{Inspection, LayerInspection, TaskInspection};
 pub use outcome::{ModelOutcome, TaskOutcome};
 pub use runner::{OwnerChoices, PhaseStart, RunObserver, RunSettings, TaskData, run};
 pub use stored_model::{Predictions, StoredModel};
-pub use summary::{Summary, SummaryRow};
+pub use summary::{SparseKernels, Summary, SummaryRow};
 
 use std::fmt;
 

@@ -11,6 +11,7 @@ mod model;
 mod observer;
 mod prune;
 mod select;
+mod sparsify;
 mod state;
 mod workload;
 

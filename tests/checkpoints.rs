@@ -5,8 +5,9 @@ use std::path::Path;
 
 use taskweave::data::augment::Augmentation;
 use taskweave::experiment::{
-    Checkpoints, Experiment, ExperimentError, ModelKind, ModelOutcome, OutputFolder, OwnerSettings,
-    Protocol, ReportSection, RunObserver, RunSettings, Source, Task, TaskData, Training, find, run,
+    Checkpoints, Experiment, ExperimentError, ModelKind, ModelOutcome, OutputFolder, OwnerChoices,
+    OwnerSettings, Protocol, ReportSection, RunObserver, RunSettings, Source, Task, TaskData,
+    Training, find, run,
 };
 use taskweave::nn::{ImageSize, Initializer, LayerSpec, NetSpec};
 use taskweave::optim::OptimizerSpec;
@@ -173,7 +174,7 @@ impl RunObserver for Stopper {
 }
 
 const SETTINGS: RunSettings = RunSettings {
-    owners: taskweave::experiment::OwnerChoices {
+    owners: OwnerChoices {
         importance: None,
         percentiles: None,
         budget: None,
@@ -186,27 +187,37 @@ const SETTINGS: RunSettings = RunSettings {
 
 /// Begins a run, or goes on with it; whether it came to its end.
 fn go(folder: &Path, resume: bool, stop_after: Option<usize>) -> (bool, Stopper) {
+    go_by(&SETTINGS, folder, resume, stop_after)
+}
+
+/// [`go`] by other settings.
+fn go_by(
+    settings: &RunSettings,
+    folder: &Path,
+    resume: bool,
+    stop_after: Option<usize>,
+) -> (bool, Stopper) {
     let (experiment, images) = (experiment(), Images::new(0));
     let data = images.data();
     let out = OutputFolder::create(folder).unwrap();
     let mut checkpoints = if resume {
         let kept = Checkpoints::open(out, &experiment).unwrap();
-        assert_eq!(kept.settings(), &SETTINGS);
+        assert_eq!(kept.settings(), settings);
         kept.check_data(&experiment, &data).unwrap();
         kept
     } else {
-        Checkpoints::begin(out, &experiment, &SETTINGS, &data)
+        Checkpoints::begin(out, &experiment, settings, &data)
     };
     let mut stopper = Stopper {
         stop_after,
         ..Stopper::default()
     };
     let kept = Some(&mut checkpoints);
-    match run(&experiment, &SETTINGS, &data, kept, &mut stopper) {
+    match run(&experiment, settings, &data, kept, &mut stopper) {
         Ok(outcomes) => {
             let folder = checkpoints.folder();
             folder
-                .write(&experiment, &SETTINGS, &outcomes, "report")
+                .write(&experiment, settings, &outcomes, "report")
                 .unwrap();
             checkpoints.remove().unwrap();
             (true, stopper)
@@ -273,6 +284,32 @@ fn a_run_may_break_off_again_and_again() {
     assert!(!go(folder.path(), false, Some(1)).0);
     while !go(folder.path(), true, Some(1)).0 {}
     assert!(results(folder.path()) == results(whole.path()));
+}
+
+#[test]
+fn tasks_that_are_pruned_while_training_go_on_too() {
+    let settings = RunSettings {
+        owners: OwnerChoices {
+            importance: Some(Importance::Active),
+            ..OwnerChoices::default()
+        },
+        ..SETTINGS
+    };
+    let whole = tempfile::tempdir().unwrap();
+    assert!(go_by(&settings, whole.path(), false, None).0);
+    let expected = results(whole.path());
+    // Nothing is best before all are as sparse as the rule says.
+    let restored = &expected.1["models"][1]["phases"];
+    assert_eq!(restored[0]["restored_epoch"], EPOCHS, "{restored}");
+    for stop_after in EPOCHS..ALL_EPOCHS {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!go_by(&settings, folder.path(), false, Some(stop_after)).0);
+        assert!(go_by(&settings, folder.path(), true, None).0);
+        assert!(
+            results(folder.path()) == expected,
+            "after {stop_after} epochs"
+        );
+    }
 }
 
 fn refusal(folder: &Path, experiment: &Experiment) -> String {

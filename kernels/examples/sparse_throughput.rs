@@ -54,7 +54,14 @@ fn main() {
             };
             dense_layer(set, shape, &densities, peak);
         }
-        for [inputs, outputs, size] in [[32, 32, 28], [32, 64, 27], [64, 64, 27]] {
+        let convolutions = [
+            [1, 32, 28],
+            [3, 32, 28],
+            [32, 32, 28],
+            [32, 64, 27],
+            [64, 64, 27],
+        ];
+        for [inputs, outputs, size] in convolutions {
             let shape = Conv2dShape {
                 images,
                 inputs,

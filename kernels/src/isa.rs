@@ -221,6 +221,12 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
         lanes[0]
     }
 
+    /// The [`sum`](Isa::sum) of each of eight vectors, to the last bit.
+    #[inline(always)]
+    fn sum_eight(self, vectors: [Self::F32; 8]) -> [f32; 8] {
+        vectors.map(|vector| self.sum(vector))
+    }
+
     /// The transpose of a 16×16 matrix of row vectors.
     fn transpose(self, rows: [Self::F32; LANES]) -> [Self::F32; LANES];
 
@@ -253,6 +259,10 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// Calls `kernel` with the tile of a sparse kernel that suits this set's registers: positions whose
     /// products are summed together, and pixels that share a broadcast weight.
     fn sparse_tile<K: TileKernel>(self, kernel: K) -> K::Output;
+
+    /// The same for single pixels, of which a packed channel is smaller: then more channels lie in the
+    /// first-level cache, and each output has more weights among them.
+    fn sparse_line<K: TileKernel>(self, kernel: K) -> K::Output;
 
     /// Calls `kernel` with a tile of products of vectors with vectors that suits this set's registers.
     fn outer_product_tile<K: TileKernel>(self, kernel: K) -> K::Output;

@@ -46,5 +46,7 @@ mod pattern;
 mod sample;
 mod sheets;
 
-pub use choice::{Choice, ENV, Layer, UnknownChoice, choice_from_env, expected_speedup, pays};
+pub use choice::{
+    Choice, ENV, Layer, Passes, UnknownChoice, choice_from_env, choose, expected_speedup,
+};
 pub use pattern::Pattern;

@@ -64,6 +64,7 @@ struct Images {
 pub(super) fn run(args: &AddArgs, out: &mut (impl Write + Send)) -> Result<(), Failure> {
     with_threads(args.threads, || {
         let mut model = StoredModel::open(&args.model, 1)?;
+        model.check_new_name(&args.task)?;
         let images = images(args)?.of_classes(&args.classes)?;
         let channels = images.train.channels();
         let images = images.resized(model.size_for(channels))?;

@@ -32,9 +32,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     let model = StoredModel::open(&args.model, 1)?;
     let task = stored_task(&model, &args.model, args.task.as_deref())?;
     let bytes = model.to_onnx(task)?;
-    write_whole(&args.onnx, |file| file.write_all(&bytes)).map_err(|error| {
-        Failure::error(format!("cannot write {}: {error}", args.onnx.display()))
-    })?;
+    write_whole(&args.onnx, |file| file.write_all(&bytes))
+        .map_err(|error| Failure::unwritten(&args.onnx, &error))?;
     tell!(
         "wrote {}, {}",
         args.onnx.display(),

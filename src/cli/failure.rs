@@ -1,6 +1,7 @@
 //! How the program ends when it cannot do what it was asked.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::interrupt;
@@ -31,6 +32,11 @@ impl Failure {
             message: Some(message.into()),
             code: 2,
         }
+    }
+
+    /// A file could not be written: exit code 1.
+    pub(super) fn unwritten(path: &Path, error: &io::Error) -> Self {
+        Self::error(format!("cannot write {}: {error}", path.display()))
     }
 
     /// The person at the terminal asked to stop: exit code 130.

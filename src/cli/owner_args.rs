@@ -34,6 +34,8 @@ enum OwnersArg {
     Snip,
     /// Pruned while training, task after task, as far as the validation loss allows
     Iterative,
+    /// Pruned by magnitude while the tasks are trained together, epoch by epoch
+    Active,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -62,6 +64,7 @@ impl OwnerArgs {
                 OwnersArg::Random => Importance::Random,
                 OwnersArg::Snip => Importance::Snip,
                 OwnersArg::Iterative => Importance::Iterative,
+                OwnersArg::Active => Importance::Active,
             }),
             percentiles: (percentiles > 0).then(|| self.percentile.clone()),
             budget: self.budget.map(|budget| match budget {

@@ -84,7 +84,7 @@ pub(super) fn run(args: &PredictArgs, out: &mut (impl Write + Send)) -> Result<(
                     file.flush()
                 }
             })
-            .map_err(|error| Failure::error(format!("cannot write {}: {error}", path.display())))?,
+            .map_err(|error| Failure::unwritten(path, &error))?,
         }
         Ok(())
     })

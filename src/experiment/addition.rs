@@ -145,10 +145,14 @@ impl StoredModel {
         net
     }
 
-    fn check_newcomer(&self, new: &NewTask<'_>) -> Result<(), ExperimentError> {
+    /// Whether a task of this name could join, before its data are there.
+    ///
+    /// # Errors
+    /// When the model is a dedicated one, has a task of this name, or it is no name.
+    pub fn check_new_name(&self, name: &str) -> Result<(), ExperimentError> {
         let refuse = |reason: String| {
             Err(ExperimentError::Addition {
-                task: new.name.to_owned(),
+                task: name.to_owned(),
                 reason,
             })
         };
@@ -159,18 +163,26 @@ impl StoredModel {
                 self.description.tasks[0].name
             ));
         }
-        if self.tasks().any(|name| name == new.name) {
+        if self.tasks().any(|task| task == name) {
             return refuse("the model has a task of this name".to_owned());
         }
         let is_fine = |c: char| c.is_alphanumeric() || "-_. ".contains(c);
-        if new.name.trim().is_empty() || !new.name.chars().all(is_fine) {
+        if name.trim().is_empty() || !name.chars().all(is_fine) {
             return refuse("a name is made of letters, digits, spaces, - _ and .".to_owned());
         }
+        Ok(())
+    }
+
+    fn check_newcomer(&self, new: &NewTask<'_>) -> Result<(), ExperimentError> {
+        self.check_new_name(new.name)?;
         if !(2..=256).contains(&new.class_names.len()) {
-            return refuse(format!(
-                "a task has 2 to 256 classes, and this one has {}",
-                new.class_names.len()
-            ));
+            return Err(ExperimentError::Addition {
+                task: new.name.to_owned(),
+                reason: format!(
+                    "a task has 2 to 256 classes, and this one has {}",
+                    new.class_names.len()
+                ),
+            });
         }
         Ok(())
     }

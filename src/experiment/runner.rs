@@ -16,7 +16,7 @@ use crate::ops::Precision;
 use crate::random::{Purpose, Stream};
 use crate::tensor::Tensor;
 use crate::train::{
-    Fit, FitOutcome, FitSettings, Importance, Model, Observer, TaskImages, TrainError,
+    Fit, FitOutcome, FitSettings, Importance, Model, Observer, OwnerRule, TaskImages, TrainError,
     prune_iteratively, select_owners,
 };
 
@@ -265,9 +265,12 @@ impl Runner<'_> {
         loss_weights: &[f32],
         phases_before: &[FitOutcome],
     ) -> FitSettings {
+        let rule = &self.protocol.owners.rule;
         FitSettings {
             loss_weights: loss_weights.to_vec(),
             epochs_before: phases_before.iter().map(|phase| phase.history.len()).sum(),
+            sparsify: (planned.is_shared() && rule.importance == Importance::Active)
+                .then(|| rule.clone()),
             ..self
                 .protocol
                 .fit_settings(self.settings, planned.kind, u64::from(planned.index))
@@ -335,10 +338,18 @@ impl Runner<'_> {
             .iter()
             .map(|images| images.slice(0..images.len().min(settings.selection_images)))
             .collect();
+        let rule = match settings.rule.importance {
+            // While they are trained it is the magnitude, and so before.
+            Importance::Active => OwnerRule {
+                importance: Importance::Magnitude,
+                ..settings.rule.before_sparsifying(train.len())
+            },
+            _ => settings.rule.clone(),
+        };
         let owners = select_owners(
             model,
             &selection,
-            &settings.rule,
+            &rule,
             self.settings.seed,
             self.observer.training(),
         )?;
@@ -369,6 +380,7 @@ impl Protocol {
             seed: settings.seed,
             shuffle_index,
             epochs_before: 0,
+            sparsify: None,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use taskweave_kernels::sparse;
+use taskweave_kernels::{dispatch, sparse};
 
 use super::answer::grouped;
 use super::{Experiment, ExperimentError, RunSettings};
@@ -49,9 +49,27 @@ pub struct SummaryRow {
     /// Parameters that each task owns in the multitask net; `None` where its net has another layer
     /// in this place.
     pub owned: Vec<Option<usize>>,
-    /// For each task how many times faster than dense kernels the sparse ones are expected to be that its
-    /// steps in the multitask net take; `None` where they take dense ones, or there is no such layer.
-    pub sparse_speedup: Vec<Option<f64>>,
+    /// The sparse kernels that each task's steps in the multitask net take; `None` where all are dense, or
+    /// there is no such layer.
+    pub sparse: Vec<Option<SparseKernels>>,
+}
+
+/// Which passes of a layer go by sparse kernels.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SparseKernels {
+    /// Of "forward", "grad_input" and "grad_weights"; the others go by dense kernels.
+    pub passes: Vec<&'static str>,
+    /// How many times faster than by dense kernels a step is expected to be.
+    pub speedup: f64,
+}
+
+impl fmt::Display for SparseKernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.passes.len() {
+            3 => write!(f, "sparse {:.1}x", self.speedup),
+            _ => write!(f, "sparse {} {:.1}x", self.passes.join("+"), self.speedup),
+        }
+    }
 }
 
 impl Summary {
@@ -74,7 +92,7 @@ impl Summary {
         for layer in shared_layers(&nets) {
             let lens = layer.parameters.iter().map(|spec| spec.elements());
             let mut owned = vec![None; tasks];
-            let mut sparse_speedup = vec![None; tasks];
+            let mut sparse = vec![None; tasks];
             for (parameter, len) in lens.clone().enumerate() {
                 // What those before have left is all that a late task gets.
                 let mut left = len;
@@ -85,13 +103,13 @@ impl Summary {
                     if parameter == 0 {
                         let net = nets[sharer.task];
                         let density = share as f64 / len as f64;
-                        sparse_speedup[sharer.task] = speedup(net, sharer.layer, density);
+                        sparse[sharer.task] = sparse_kernels(net, sharer.layer, density);
                     }
                 }
             }
             let row = SummaryRow {
                 owned,
-                sparse_speedup,
+                sparse,
                 ..row(&nets, layer.name, &layer.sharers[0], lens.sum())
             };
             rows.push((layer.sharers[0].layer, row));
@@ -107,7 +125,7 @@ impl Summary {
             parameters: layers.iter().map(|row| row.parameters).sum(),
             multiply_adds: largest.max().unwrap_or(0),
             owned: (0..tasks).map(|task| Some(owned(task))).collect(),
-            sparse_speedup: vec![None; tasks],
+            sparse: vec![None; tasks],
         };
         Ok(Self {
             experiment: experiment.name,
@@ -118,23 +136,32 @@ impl Summary {
     }
 }
 
-/// How many times faster a layer's steps are expected to be by sparse kernels, if those suit it.
-fn speedup(net: &NetSpec, layer: usize, density: f64) -> Option<f64> {
+/// The sparse kernels that suit a layer of this density, if any do.
+fn sparse_kernels(net: &NetSpec, layer: usize, density: f64) -> Option<SparseKernels> {
     let before = match layer.checked_sub(1) {
         Some(before) => net.shapes().ok()?.get(before)?.clone(),
         None => net.input.dims().to_vec(),
     };
+    let is_pooled = matches!(net.layers.get(layer + 1), Some(LayerSpec::MaxPool { .. }));
     let layer = match net.layers[layer] {
-        LayerSpec::Dense { .. } => sparse::Layer::Dense,
+        LayerSpec::Dense { units, .. } => sparse::Layer::Dense {
+            features: [before.iter().product(), units],
+        },
         LayerSpec::Conv2d {
             filters, window, ..
         } => sparse::Layer::Conv2d {
             window,
             channels: [before[0], filters],
+            is_pooled,
         },
         _ => return None,
     };
-    sparse::pays(layer, density).then(|| sparse::expected_speedup(layer, density))
+    let set = dispatch::active();
+    let passes = sparse::choose(set, layer, density);
+    passes.any().then(|| SparseKernels {
+        passes: passes.names().collect(),
+        speedup: sparse::expected_speedup(set, layer, passes, density),
+    })
 }
 
 fn row(nets: &[&NetSpec], name: String, sharer: &Sharer, parameters: usize) -> SummaryRow {
@@ -146,7 +173,7 @@ fn row(nets: &[&NetSpec], name: String, sharer: &Sharer, parameters: usize) -> S
         parameters,
         multiply_adds: net.multiply_adds_by_layer()[sharer.layer],
         owned: vec![Some(0); nets.len()],
-        sparse_speedup: vec![None; nets.len()],
+        sparse: vec![None; nets.len()],
     }
 }
 
@@ -176,11 +203,11 @@ impl SummaryRow {
         if self.multiply_adds == 0 || self.output.is_empty() {
             return String::new();
         }
-        let pairs = self.owned.iter().zip(&self.sparse_speedup);
+        let pairs = self.owned.iter().zip(&self.sparse);
         let mut kernels: Vec<String> = pairs
             .filter(|(owned, _)| owned.is_some())
-            .map(|(_, speedup)| match speedup {
-                Some(speedup) => format!("sparse {speedup:.1}x"),
+            .map(|(_, sparse)| match sparse {
+                Some(sparse) => sparse.to_string(),
                 None => "dense".to_owned(),
             })
             .collect();
@@ -290,11 +317,11 @@ mod tests {
             ..RunSettings::default()
         };
         let summary = Summary::new(&find("digits-fashion-mlp").unwrap(), &settings).unwrap();
-        let [first, second] = summary.layers[0].sparse_speedup[..] else {
+        let [first, second] = &summary.layers[0].sparse[..] else {
             panic!("{summary}")
         };
         assert_eq!(first, second);
-        assert!(first.unwrap() > 2.0, "{summary}");
+        assert!(first.as_ref().unwrap().speedup > 1.2, "{summary}");
         let settings = RunSettings {
             owners: OwnerChoices {
                 percentiles: Some(vec![95.0, 10.0]),
@@ -303,10 +330,21 @@ mod tests {
             ..settings
         };
         let summary = Summary::new(&find("digits-fashion-mlp").unwrap(), &settings).unwrap();
-        let [first, second] = summary.layers[0].sparse_speedup[..] else {
+        let [first, second] = &summary.layers[0].sparse[..] else {
             panic!("{summary}")
         };
         assert!(first.is_some() && second.is_none(), "{summary}");
         assert!(summary.to_string().contains("x, dense"), "{summary}");
+    }
+
+    #[test]
+    fn passes_by_sparse_kernels_are_named_where_not_all_are() {
+        let mut kernels = SparseKernels {
+            passes: vec!["grad_input", "grad_weights"],
+            speedup: 1.24,
+        };
+        assert_eq!(kernels.to_string(), "sparse grad_input+grad_weights 1.2x");
+        kernels.passes.push("forward");
+        assert_eq!(kernels.to_string(), "sparse 1.2x");
     }
 }

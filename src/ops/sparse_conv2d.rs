@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use taskweave_kernels::conv2d::{self, Conv2dShape, MaxPooled};
+use taskweave_kernels::conv2d::{self, Conv2dShape, MaxPooled, Recorded};
 use taskweave_kernels::dense::Affine;
 use taskweave_kernels::dispatch::active;
 use taskweave_kernels::elementwise;
-use taskweave_kernels::sparse::conv2d::Gradients;
-use taskweave_kernels::sparse::{self, Pattern};
+use taskweave_kernels::sparse::{self, Passes, Pattern};
 use taskweave_kernels::window::{Padding, Window};
 
 use super::{Activation, operands, pooling};
@@ -19,13 +18,14 @@ use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 /// Inputs: x in lanes `[N, C, H, W]`; the values of the pattern in its order, row-major `[weights]`; and
 /// a bias, row-major `[O]`, which may be left out. The output is in lanes, `[N, O, H', W']`, pooled
 /// behind the activation if there is a `max_pool`. Gradients are those of the masked convolution; that
-/// of the values is computed at their positions alone.
+/// of the values is computed at their positions alone. Passes that are not to be sparse go by the dense
+/// kernels, whose weights are made of the values each time.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use taskweave::{autograd::Tape, ops::{Activation, SparseConv2d}, tensor::Tensor};
 /// use taskweave_kernels::window::{Padding, Window};
-/// use taskweave_kernels::{dispatch, sparse::Pattern};
+/// use taskweave_kernels::{dispatch, sparse::{Passes, Pattern}};
 /// let mut tape = Tape::new();
 /// let x = tape.leaf(Tensor::from_vec(vec![1.0, 2.0, 4.0], [1, 1, 1, 3])?.to_lanes()?);
 /// let window = Window { kernel: [1, 3], stride: [1, 1], padding: Padding::Same };
@@ -34,6 +34,7 @@ use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 /// let values = tape.parameter(Tensor::from_vec(vec![10.0], [1])?);
 /// let shift = SparseConv2d {
 ///     pattern: Arc::new(pattern),
+///     passes: Passes::ALL,
 ///     padding: Padding::Same,
 ///     activation: Activation::Linear,
 ///     max_pool: None,
@@ -46,6 +47,8 @@ use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 pub struct SparseConv2d {
     /// Which weights there are, of which window.
     pub pattern: Arc<Pattern>,
+    /// Which passes sparse kernels compute.
+    pub passes: Passes,
     /// What the window finds past the edges.
     pub padding: Padding,
     /// What follows the sums.
@@ -125,21 +128,34 @@ impl Op for SparseConv2d {
     }
 
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
+        let values = pass.inputs[1].data();
         let layer = Affine {
-            weights: pass.inputs[1].data(),
+            weights: values,
             bias: pass.inputs.get(2).map(|bias| bias.data()),
             activation: self.activation,
         };
         let shape = self.shape_of(pass.inputs[0]);
         let (set, x, y) = (active(), pass.inputs[0].data(), pass.output.data_mut());
-        match self.max_pool {
-            Some(window) => {
-                pass.saved.resize(y.len().div_ceil(size_of::<f32>()));
+        if self.max_pool.is_some() {
+            pass.saved.resize(y.len().div_ceil(size_of::<f32>()));
+        }
+        let pattern = &*self.pattern;
+        match (self.max_pool, self.passes.forward) {
+            (Some(window), true) => {
                 let argmax = &mut pass.saved.bytes_mut()[..y.len()];
-                let operands = (&*self.pattern, &shape);
+                let operands = (pattern, &shape);
                 sparse::conv2d::forward_max_pool(set, operands, layer, window, x, y, argmax);
             }
-            None => sparse::conv2d::forward(set, &self.pattern, &shape, layer, x, y),
+            (Some(window), false) => pattern.with_whole(values, |weights| {
+                let layer = Affine { weights, ..layer };
+                let argmax = &mut pass.saved.bytes_mut()[..y.len()];
+                conv2d::forward_max_pool(set, &shape, layer, window, x, y, argmax);
+            }),
+            (None, true) => sparse::conv2d::forward(set, pattern, &shape, layer, x, y),
+            (None, false) => pattern.with_whole(values, |weights| {
+                let layer = Affine { weights, ..layer };
+                conv2d::forward(set, &shape, layer, x, y);
+            }),
         }
         Ok(())
     }
@@ -151,42 +167,74 @@ impl Op for SparseConv2d {
             elementwise::relu_backward(set, pass.output.data(), pass.grad_output.data_mut());
         }
         let grad = pass.grad_output.data();
+        let max_pool = self.max_pool.map(|window| MaxPooled {
+            window,
+            argmax: &pass.saved.bytes()[..grad.len()],
+        });
         let mut grads = pass.grad_inputs.iter_mut();
         let mut next = || grads.next()?.as_mut().map(Tensor::data_mut);
-        let gradients = Gradients {
-            input: next(),
-            values: next(),
-            bias: next(),
+        let (input, weights, bias) = (next(), next(), next());
+        let Passes {
+            grad_input,
+            grad_weights,
+            ..
+        } = self.passes;
+        let (sparse_input, dense_input) = to_either(grad_input, input);
+        let (sparse_values, dense_values) = to_either(grad_weights, weights);
+        if dense_input.is_some() || dense_values.is_some() {
+            self.pattern.with_whole(values.data(), |weights| {
+                // What was rectified is so already.
+                let recorded = Recorded {
+                    x: x.data(),
+                    weights,
+                    y: &[],
+                    activation: Activation::Linear,
+                    max_pool,
+                };
+                let backward = |weights: Option<&mut [f32]>| {
+                    let gradients = conv2d::Gradients {
+                        input: dense_input,
+                        weights,
+                        bias: None,
+                    };
+                    conv2d::backward(set, &shape, recorded, grad, gradients);
+                };
+                match dense_values {
+                    Some(target) => {
+                        let pattern = &self.pattern;
+                        pattern.with_whole_gradient(target, |whole| backward(Some(whole)));
+                    }
+                    None => backward(None),
+                }
+            });
+        }
+        let gradients = sparse::conv2d::Gradients {
+            input: sparse_input,
+            values: sparse_values,
+            bias,
         };
         let operands = (&*self.pattern, &shape);
         let recorded = (x.data(), values.data());
-        match self.max_pool {
-            Some(window) => {
-                let argmax = &pass.saved.bytes()[..grad.len()];
-                let pooled = MaxPooled { window, argmax };
+        match max_pool {
+            Some(pooled) => {
                 sparse::conv2d::backward_max_pool(set, operands, recorded, pooled, grad, gradients);
             }
-            None => {
-                let Gradients {
-                    input,
-                    values: grad_values,
-                    bias,
-                } = gradients;
-                let (pattern, (x, values)) = (&*self.pattern, recorded);
-                if let Some(target) = grad_values {
-                    sparse::conv2d::grad_values(set, pattern, &shape, x, grad, target);
-                }
-                if let Some(target) = bias {
-                    conv2d::grad_bias(set, &shape, grad, target);
-                }
-                if let Some(target) = input {
-                    sparse::conv2d::grad_input(set, pattern, &shape, grad, values, target);
-                }
-            }
+            None => sparse::conv2d::backward(set, operands, recorded, grad, gradients),
         }
     }
 
     fn reads_output(&self) -> OutputRead {
         self.activation.into()
+    }
+}
+
+/// A gradient on its way to sparse kernels, or to dense ones.
+fn to_either(
+    is_sparse: bool,
+    gradient: Option<&mut [f32]>,
+) -> (Option<&mut [f32]>, Option<&mut [f32]>) {
+    match is_sparse {
+        true => (gradient, None),
+        false => (None, gradient),
     }
 }

@@ -64,6 +64,15 @@ impl EarlyStopping {
         }
     }
 
+    /// Forgets the losses so far: the next epoch is best, unless its loss is infinite.
+    pub fn restart(&mut self) {
+        *self = Self {
+            best_epoch: self.epochs,
+            epochs: self.epochs,
+            ..Self::new(self.settings)
+        };
+    }
+
     /// The epoch, from 0, whose weights are the best so far.
     pub fn best_epoch(&self) -> usize {
         self.best_epoch

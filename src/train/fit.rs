@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use super::epoch::{Epoch, record};
+use super::sparsify::sparsify;
 use super::state::{FitState, Snapshot};
 use super::{
-    EarlyStopping, EarlyStoppingSettings, EpochRecord, FitOutcome, Model, Observer, TaskImages,
-    TrainError,
+    EarlyStopping, EarlyStoppingSettings, EpochRecord, FitOutcome, Model, Observer, OwnerRule,
+    TaskImages, TrainError,
 };
 use crate::data::augment::Augmentation;
 use crate::optim::OptimizerSpec;
@@ -34,6 +35,11 @@ pub struct FitSettings {
     pub shuffle_index: u64,
     /// Epochs that the net was trained before, in earlier phases: random streams count on.
     pub epochs_before: usize,
+    /// Prunes the tasks, by magnitude, at the beginnings of the first epochs, down to the shares of this
+    /// rule: a half-trained net tells better than the initial weights which of them matter. Early
+    /// stopping begins when they have those shares. The tasks have owners before, by
+    /// [`before_sparsifying`](OwnerRule::before_sparsifying).
+    pub sparsify: Option<OwnerRule>,
 }
 
 /// Trains a model on one set of images per task and gives it back the weights of its best epoch. The
@@ -153,6 +159,9 @@ impl<'a> Fit<'a> {
         let epoch = state.history.len() + 1;
         let factor = settings.learning_rate_decay.powi(epoch as i32 - 1);
         state.optimizer.set_learning_rate_factor(factor);
+        if sparsify(model, &self.active, (settings, epoch), &mut state.optimizer)? {
+            state.stopping.restart();
+        }
         let mut run = Epoch {
             model,
             settings,

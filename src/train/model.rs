@@ -334,6 +334,49 @@ impl Model {
         net.owned = Some(owned);
     }
 
+    /// [`set_owned`](Self::set_owned) to fewer positions while training: what the optimiser keeps for
+    /// them stays, the rest of it is gone.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn narrow_owned(&mut self, task: usize, owned: Vec<Owned>, optimizer: &mut Optimizer) {
+        let first = self.first_slot(task);
+        let net = &self.tasks[task];
+        let whole: Vec<[Vec<f32>; 2]> = (0..owned.len())
+            .map(|parameter| {
+                optimizer.state(first + parameter).map(|kept| {
+                    let mut kept = match kept {
+                        [] => Vec::new(),
+                        kept => net.expand(parameter, kept).into_owned(),
+                    };
+                    for (value, &owned) in kept.iter_mut().zip(&owned[parameter]) {
+                        *value = if owned == 0 { 0.0 } else { *value };
+                    }
+                    kept
+                })
+            })
+            .collect();
+        self.set_owned(task, owned);
+        for (parameter, whole) in whole.into_iter().enumerate() {
+            let state = whole.map(|values| match values.is_empty() {
+                true => Some(values),
+                false => self.to_stored(task, parameter, values),
+            });
+            let [first_state, second] =
+                state.map(|values| values.expect("as long as the parameter"));
+            optimizer.set_state(first + parameter, [&first_state, &second]);
+        }
+    }
+
+    /// The optimiser's number of a task's first parameter.
+    fn first_slot(&self, task: usize) -> usize {
+        let before = &self.tasks[..task];
+        before
+            .iter()
+            .map(|task| task.network.parameters.len())
+            .sum()
+    }
+
     /// Changes one parameter's values. What the task does not own must stay zero.
     pub fn edit_parameter(&mut self, task: usize, parameter: usize, edit: impl FnOnce(&mut [f32])) {
         self.weights_version += 1;
@@ -386,11 +429,7 @@ impl Model {
         optimizer: &mut Optimizer,
     ) -> Result<(), TrainError> {
         self.weights_version += 1;
-        let before = &self.tasks[..task];
-        let first: usize = before
-            .iter()
-            .map(|task| task.network.parameters.len())
-            .sum();
+        let first = self.first_slot(task);
         let net = &self.tasks[task];
         let mut learner = Learning {
             net,

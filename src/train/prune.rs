@@ -146,18 +146,30 @@ impl Pruning<'_> {
             ..self.rule.clone()
         };
         let shares = &rule.shares(&nets)?[self.task];
-        let draw = Draw::new(&nets, self.settings.seed);
-        let specs = nets[self.task].parameters();
-        let now = model.tasks()[self.task].owned().unwrap_or_default();
-        let mut pruned = Vec::with_capacity(specs.len());
-        for (parameter, spec) in specs.iter().enumerate() {
-            let gone = now[parameter].iter().map(|&owned| owned == 0).collect();
-            let weights = model.parameter(self.task, parameter);
-            let ties = |_| draw.ties(self.task, parameter);
-            let chosen = choose_owners(&[shares[parameter]], gone, &[&weights], ties)
-                .map_err(|source| in_parameter(spec, source))?;
-            pruned.push(chosen.into_iter().next().unwrap_or_default());
-        }
-        Ok(pruned)
+        largest_owned(model, self.task, shares, self.settings.seed)
     }
+}
+
+/// Of what a task owns the positions of largest magnitude: so many of each parameter, or all if it
+/// owns fewer.
+pub(super) fn largest_owned(
+    model: &Model,
+    task: usize,
+    shares: &[usize],
+    seed: u64,
+) -> Result<Vec<Owned>, TrainError> {
+    let nets: Vec<&NetSpec> = model.tasks().iter().map(TaskNet::spec).collect();
+    let draw = Draw::new(&nets, seed);
+    let specs = nets[task].parameters();
+    let now = model.tasks()[task].owned().unwrap_or_default();
+    let mut largest = Vec::with_capacity(specs.len());
+    for (parameter, spec) in specs.iter().enumerate() {
+        let gone = now[parameter].iter().map(|&owned| owned == 0).collect();
+        let weights = model.parameter(task, parameter);
+        let ties = |_| draw.ties(task, parameter);
+        let chosen = choose_owners(&[shares[parameter]], gone, &[&weights], ties)
+            .map_err(|source| in_parameter(spec, source))?;
+        largest.push(chosen.into_iter().next().unwrap_or_default());
+    }
+    Ok(largest)
 }

@@ -31,6 +31,9 @@ pub enum Importance {
     /// The magnitude of the weight while the net is trained, round by round: see
     /// [`prune_iteratively`](super::prune_iteratively).
     Iterative,
+    /// The magnitude of the weight while the tasks are trained together, epoch by epoch: see
+    /// [`FitSettings::sparsify`](super::FitSettings::sparsify).
+    Active,
 }
 
 impl Importance {
@@ -155,9 +158,10 @@ pub fn importances(
     let tasks = 0..model.tasks().len();
     match importance {
         Importance::Gradient => {}
-        Importance::Iterative => {
+        Importance::Iterative | Importance::Active => {
             return Err(TrainError::Data(
-                "owners by iteration are chosen while training, not at the initial weights"
+                "owners by iteration and active ones are chosen while training, not at the initial \
+                 weights"
                     .to_owned(),
             ));
         }

@@ -32,7 +32,10 @@ impl Snapshot {
         let values = tasks.iter().flat_map(|&task| model_values(model, task));
         for (slot, value) in values.enumerate() {
             match self.0.get_mut(slot) {
-                Some(copy) => copy.copy_from_slice(value),
+                Some(copy) => {
+                    copy.resize(value.len());
+                    copy.copy_from_slice(value);
+                }
                 None => self.0.push(Buffer::from_slice(value)),
             }
         }

@@ -128,6 +128,7 @@ impl Workload {
             seed: 0,
             shuffle_index: 0,
             epochs_before: 0,
+            sparsify: None,
         };
         Ok(Self {
             optimizer: model.optimizer(settings.optimizer),

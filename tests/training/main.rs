@@ -74,6 +74,7 @@ fn settings(tasks: usize) -> FitSettings {
         seed: 0,
         shuffle_index: 0,
         epochs_before: 0,
+        sparsify: None,
     }
 }
 

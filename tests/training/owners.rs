@@ -2,9 +2,11 @@
 
 use taskweave::multitask::Budget;
 use taskweave::nn::{Initializer, NetSpec};
+use taskweave::optim::{Optimizer, OptimizerSpec};
 use taskweave::random::{Purpose, Stream};
 use taskweave::train::{
-    Importance, Model, OwnerRule, Silent, fit, importances, prune_iteratively, select_owners,
+    Fit, FitSettings, Importance, Model, OwnerRule, Silent, fit, importances, prune_iteratively,
+    select_owners,
 };
 
 use super::{CLASSES, Data, FEATURES, model, settings, weights};
@@ -131,6 +133,135 @@ fn iterative_pruning_respects_predecessors_and_goes_as_far_as_the_loss_allows() 
         error.to_string().contains("chosen while training"),
         "{error}"
     );
+}
+
+/// A model whose tasks own what they own before they are sparsified by the rule.
+fn before_sparsifying(rule: &OwnerRule) -> Model {
+    let mut model = model(2);
+    let before = OwnerRule {
+        importance: Importance::Magnitude,
+        ..rule.before_sparsifying(2)
+    };
+    let owners = select_owners(&mut model, &[], &before, 0, &Silent).unwrap();
+    for (task, owned) in owners.into_iter().enumerate() {
+        model.set_owned(task, owned);
+    }
+    model
+}
+
+#[test]
+fn tasks_are_sparsified_epoch_by_epoch_while_they_are_trained() {
+    let (first, second) = (Data::new(400, 11), Data::new(400, 12));
+    let data = [first.images(), second.images()];
+    let rule = OwnerRule {
+        percentiles: vec![75.0, 70.0],
+        ..OwnerRule::new(Importance::Active, 0.0)
+    };
+    let settings = FitSettings {
+        sparsify: Some(rule.clone()),
+        epochs: 20,
+        ..settings(2)
+    };
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let mut model = before_sparsifying(&rule);
+        let mut run = Fit::new(&model, &data, &settings).unwrap();
+        let mut counts = Vec::new();
+        while !run.is_done() {
+            run.epoch(&mut model, &mut Silent).unwrap();
+            counts.push([0, 1].map(|task| model.tasks()[task].owned_count()));
+        }
+        assert!(
+            counts.is_sorted_by(|a, b| a[0] >= b[0] && a[1] >= b[1]),
+            "{counts:?}"
+        );
+        assert!(counts[0][0] * 3 > 4 * counts[4][0], "{counts:?}");
+        assert!(
+            counts[4..].iter().all(|count| *count == counts[4]),
+            "{counts:?}"
+        );
+        let outcome = run.finish(&mut model);
+        assert!(outcome.restored_epoch >= 5, "{}", outcome.restored_epoch);
+
+        let owners: Vec<Vec<Vec<u8>>> = model
+            .tasks()
+            .iter()
+            .map(|net| net.owned().unwrap().to_vec())
+            .collect();
+        let [a, b] = [0, 1].map(|task| owned(&owners, task));
+        assert!(a.iter().zip(&b).all(|(a, b)| a + b <= 1));
+        for (task, (owned, share)) in [(&a, 0.25), (&b, 0.3)].into_iter().enumerate() {
+            let count = owned.iter().filter(|owned| **owned == 1).count();
+            let wanted = share * owned.len() as f64;
+            assert!(
+                (count as f64 - wanted).abs() < 10.0,
+                "{count}, not {wanted}"
+            );
+            let all = weights(&model, task).concat();
+            let zeros = all.iter().zip(owned).filter(|(_, owned)| **owned == 0);
+            assert!(zeros.into_iter().all(|(weight, _)| weight.to_bits() == 0));
+            let found = model.predict(task, &data[task]).unwrap();
+            let pairs = found.iter().zip(data[task].labels());
+            let right = pairs.filter(|(found, label)| **found == u32::from(**label));
+            let right = right.count();
+            assert!(right > 300, "{right} of 400");
+        }
+        runs.push((a, b, weights(&model, 0).concat()));
+    }
+    assert!(runs[0] == runs[1], "a seed gives one result");
+}
+
+#[test]
+fn what_an_optimiser_keeps_outlives_pruning() {
+    let first = Data::new(200, 11);
+    let batch: Vec<usize> = (0..32).collect();
+    let all: Vec<Vec<u8>> = weights(&model(1), 0)
+        .iter()
+        .map(|v| vec![1; v.len()])
+        .collect();
+    let thin: Vec<Vec<u8>> = all
+        .iter()
+        .map(|owned| (0..owned.len()).map(|at| u8::from(at % 9 == 0)).collect())
+        .collect();
+    let step = |model: &mut Model, optimizer: &mut Optimizer| {
+        optimizer.begin_step();
+        model.set_batch(0, &first.images(), &batch);
+        model.forward(&[0]).unwrap();
+        model.learn(0, 1.0, optimizer).unwrap();
+    };
+    // Narrowed to what it owns already, a task goes on as if nothing had been; dense kernels hold the
+    // one, sparse kernels the other.
+    for owned in [&all, &thin] {
+        let results = [false, true].map(|narrows| {
+            let mut model = model(1);
+            model.set_owned(0, owned.clone());
+            let mut optimizer = model.optimizer(OptimizerSpec::adam());
+            step(&mut model, &mut optimizer);
+            if narrows {
+                model.narrow_owned(0, owned.clone(), &mut optimizer);
+            }
+            step(&mut model, &mut optimizer);
+            weights(&model, 0).concat()
+        });
+        assert!(results[0] == results[1]);
+    }
+    // From dense to sparse kernels, the moments of what is left are those from before.
+    let mut model = model(1);
+    let mut optimizer = model.optimizer(OptimizerSpec::adam());
+    step(&mut model, &mut optimizer);
+    let before: Vec<Vec<f32>> = (0..thin.len())
+        .map(|slot| optimizer.state(slot)[1].to_vec())
+        .collect();
+    model.narrow_owned(0, thin.clone(), &mut optimizer);
+    for (slot, before) in before.into_iter().enumerate() {
+        let masked: Vec<f32> = before
+            .iter()
+            .zip(&thin[slot])
+            .map(|(value, owned)| value * f32::from(*owned))
+            .collect();
+        let expected = model.to_stored(0, slot, masked).unwrap();
+        assert_eq!(optimizer.state(slot)[1], expected, "parameter {slot}");
+    }
 }
 
 #[test]

@@ -287,6 +287,33 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         }
     }
 
+    // Halves, quarters and so on of two vectors are added at a time, and stand side by side.
+    #[inline(always)]
+    fn sum_eight(self, [a, b, c, d, e, f, g, h]: [__m512; 8]) -> [f32; 8] {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let eight_apart = |a, b| {
+                let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+                _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
+            };
+            let four_apart = |a, b| {
+                let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+                _mm512_add_ps(even, _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b))
+            };
+            let first = four_apart(eight_apart(a, b), eight_apart(c, d));
+            let second = four_apart(eight_apart(e, f), eight_apart(g, h));
+            let low = _mm512_shuffle_ps::<0b01_00_01_00>(first, second);
+            let two_apart = _mm512_add_ps(low, _mm512_shuffle_ps::<0b11_10_11_10>(first, second));
+            let even = _mm512_shuffle_ps::<0b10_00_10_00>(two_apart, two_apart);
+            let odd = _mm512_shuffle_ps::<0b11_01_11_01>(two_apart, two_apart);
+            // Of every four lanes the first two: one of the first four sums, one of the others.
+            let sums = _mm512_add_ps(even, odd);
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+            let sums = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, sums));
+            transmute::<__m256, [f32; 8]>(sums)
+        }
+    }
+
     // Thirty-two registers: 28 sums, two vectors of the other operand, the broadcast.
     #[inline(always)]
     fn gemm_tile<K: TileKernel>(self, kernel: K) -> K::Output {
@@ -303,6 +330,12 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     #[inline(always)]
     fn sparse_tile<K: TileKernel>(self, kernel: K) -> K::Output {
         kernel.run::<Self, 8, 14>(self)
+    }
+
+    // A quarter of the blocks of 512 images; and as many sums as multiply-adds are under way at once.
+    #[inline(always)]
+    fn sparse_line<K: TileKernel>(self, kernel: K) -> K::Output {
+        kernel.run::<Self, 8, 8>(self)
     }
 
     // The nine places of a 3×3 window: 27 sums, three vectors, one of the other operand.

@@ -186,6 +186,11 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
+    fn sparse_line<K: TileKernel>(self, kernel: K) -> K::Output {
+        self.sparse_tile(kernel)
+    }
+
+    #[inline(always)]
     fn sparse_tile<K: TileKernel>(self, kernel: K) -> K::Output {
         kernel.run::<Self, 3, 3>(self)
     }

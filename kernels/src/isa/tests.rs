@@ -138,6 +138,33 @@ fn mul_add_sum_and_bytes() {
 }
 
 #[test]
+fn eight_sums_are_those_of_each_vector() {
+    struct Eight([[f32; 16]; 8]);
+    impl Kernel for Eight {
+        type Output = ([f32; 8], [f32; 8]);
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> Self::Output {
+            let vectors = self.0.map(|lanes| isa.load(&lanes));
+            (
+                isa.sum_eight(vectors),
+                vectors.map(|vector| isa.sum(vector)),
+            )
+        }
+    }
+    for &set in dispatch::all() {
+        let uneven = |at: usize| 1.0 / (3.0 + at as f32) - 0.02 * (at % 7) as f32;
+        let vectors =
+            std::array::from_fn(|row| std::array::from_fn(|lane| uneven(16 * row + lane)));
+        let (together, each) = set.run(Eight(vectors));
+        assert_eq!(
+            together.map(f32::to_bits),
+            each.map(f32::to_bits),
+            "{set:?}"
+        );
+    }
+}
+
+#[test]
 fn every_byte_survives_as_a_float() {
     struct Copied<'a>(&'a [u8; 16]);
     impl Kernel for Copied<'_> {

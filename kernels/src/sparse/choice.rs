@@ -4,21 +4,51 @@ use std::env;
 use std::sync::OnceLock;
 
 use crate::conv2d::{Conv2dShape, Method};
+use crate::dispatch::InstructionSet;
 use crate::window::Window;
 
 /// The environment variable that forces sparse kernels, or dense ones.
 pub const ENV: &str = "TASKWEAVE_SPARSE";
 
-/// Share of the weights below which a whole step of a layer, its three products and the optimiser, takes
-/// less time with sparse kernels, where dense ones compute every product. Measured on AVX2 at a batch of
-/// 512: from 1,000 to 1,000 features the crossover lies at 0.6 forward and 0.4 for the gradient of the
-/// weights, behind 43,264 features at 0.6 and 0.2.
-const DENSE_CROSSOVER: f64 = 0.3;
+/// Weights of a dense layer, 16 MB of them, from which on it counts as large: its operands come from memory.
+const LARGE: usize = 4 << 20;
 
-/// The same where dense kernels compute a quarter of the products, by Winograd's method: of 32 and 64
-/// channels the crossover lies between 0.18 and 0.25 forward, at 0.2 for the gradients, and what follows
-/// the sums is not fused there.
-const WINOGRAD_CROSSOVER: f64 = 0.15;
+/// Shares of the weights below which sparse kernels are faster than dense ones that compute every product,
+/// on one instruction set, at a batch of 512. `cargo run --release -p taskweave-kernels --example
+/// sparse_throughput` measures them again.
+struct Crossovers {
+    /// Of a step of a dense layer: all its products, since a kernel of many weights cannot be made whole for
+    /// some of them in the time that this would save. First of 1,000 to 1,000 features, then of 43,264 to 256.
+    dense: [f64; 2],
+    /// Of each pass of a convolution that dense kernels compute by the definition.
+    direct: [f64; 3],
+    /// The same where they compute a quarter of the products, by Winograd's method, with 32 and 64 channels.
+    winograd: [f64; 3],
+    /// The same of a whole step where a max pooling follows, which dense kernels compute in one go with the
+    /// convolution, there and back.
+    winograd_pooled: f64,
+}
+
+const AVX512: Crossovers = Crossovers {
+    dense: [0.4, 0.3],
+    direct: [0.3, 0.6, 0.3],
+    winograd: [0.15, 0.17, 0.19],
+    winograd_pooled: 0.11,
+};
+
+const AVX2: Crossovers = Crossovers {
+    dense: [0.5, 0.4],
+    direct: [0.35, 0.6, 0.5],
+    winograd: [0.17, 0.18, 0.19],
+    winograd_pooled: 0.15,
+};
+
+const PORTABLE: Crossovers = Crossovers {
+    dense: [0.6, 0.5],
+    direct: [0.5, 0.5, 0.6],
+    winograd: [0.25, 0.25, 0.22],
+    winograd_pooled: 0.2,
+};
 
 /// A way to compute with masked weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,21 +98,39 @@ pub fn choice_from_env() -> Result<Option<Choice>, UnknownChoice> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
     /// A dense layer.
-    Dense,
+    Dense {
+        /// Input and output features.
+        features: [usize; 2],
+    },
     /// A convolution.
     Conv2d {
         /// The window.
         window: Window,
         /// Input and output channels.
         channels: [usize; 2],
+        /// Whether a max pooling follows.
+        is_pooled: bool,
     },
 }
 
 impl Layer {
-    /// The density at which both kinds of kernels take the same time.
-    fn crossover(self) -> f64 {
-        let Self::Conv2d { window, channels } = self else {
-            return DENSE_CROSSOVER;
+    /// For each pass the density at which both kinds of kernels take the same time.
+    fn crossovers(self, set: InstructionSet) -> [f64; 3] {
+        let of_set = match set.name() {
+            "avx512" => AVX512,
+            "avx2" => AVX2,
+            _ => PORTABLE,
+        };
+        let (window, channels, is_pooled) = match self {
+            Self::Dense { features } => {
+                let is_large = features[0] * features[1] >= LARGE;
+                return [of_set.dense[usize::from(is_large)]; 3];
+            }
+            Self::Conv2d {
+                window,
+                channels,
+                is_pooled,
+            } => (window, channels, is_pooled),
         };
         // How many images and pixels there are does not count.
         let shape = Conv2dShape {
@@ -94,31 +142,91 @@ impl Layer {
             window,
         };
         match Method::of(&shape) {
-            Method::Winograd => WINOGRAD_CROSSOVER,
-            _ => DENSE_CROSSOVER,
+            Method::Winograd if is_pooled => [of_set.winograd_pooled; 3],
+            Method::Winograd => of_set.winograd,
+            _ => of_set.direct,
         }
     }
 }
 
-/// Whether sparse kernels suit a layer of which this share of the weights is there: what the environment
-/// forces, read once, else what is faster.
-pub fn pays(layer: Layer, density: f64) -> bool {
-    static FORCED: OnceLock<Option<Choice>> = OnceLock::new();
-    match *FORCED.get_or_init(|| choice_from_env().unwrap_or(None)) {
-        Some(choice) => choice == Choice::Always,
-        None => density <= layer.crossover(),
+/// Which passes of a layer sparse kernels compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passes {
+    /// The outputs.
+    pub forward: bool,
+    /// The gradient of the input.
+    pub grad_input: bool,
+    /// The gradient of the weights.
+    pub grad_weights: bool,
+}
+
+impl Passes {
+    /// Every pass.
+    pub const ALL: Self = Self {
+        forward: true,
+        grad_input: true,
+        grad_weights: true,
+    };
+
+    /// No pass.
+    pub const NONE: Self = Self {
+        forward: false,
+        grad_input: false,
+        grad_weights: false,
+    };
+
+    /// Whether there is one.
+    pub fn any(self) -> bool {
+        self != Self::NONE
+    }
+
+    fn each(self) -> [bool; 3] {
+        [self.forward, self.grad_input, self.grad_weights]
+    }
+
+    /// Their names.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let names = ["forward", "grad_input", "grad_weights"];
+        let pairs = names.into_iter().zip(self.each());
+        pairs.filter_map(|(name, is_there)| is_there.then_some(name))
     }
 }
 
-/// How many times faster a step of the layer is expected to be with sparse kernels than with dense ones:
-/// their time is in proportion to the density, and equal at the crossover.
-pub fn expected_speedup(layer: Layer, density: f64) -> f64 {
-    layer.crossover() / density
+/// The passes of a layer, of which this share of the weights is there, that sparse kernels compute: what the
+/// environment forces, read once, else those in which they are faster.
+pub fn choose(set: InstructionSet, layer: Layer, density: f64) -> Passes {
+    static FORCED: OnceLock<Option<Choice>> = OnceLock::new();
+    match *FORCED.get_or_init(|| choice_from_env().unwrap_or(None)) {
+        Some(Choice::Always) => Passes::ALL,
+        Some(Choice::Never) => Passes::NONE,
+        None => {
+            let [forward, grad_input, grad_weights] =
+                layer.crossovers(set).map(|crossover| density <= crossover);
+            Passes {
+                forward,
+                grad_input,
+                grad_weights,
+            }
+        }
+    }
+}
+
+/// How many times faster a step of the layer is expected to be by these passes than by dense kernels: the
+/// three take as long there, and the time of a sparse one is in proportion to the density, and equal at the
+/// crossover.
+pub fn expected_speedup(set: InstructionSet, layer: Layer, passes: Passes, density: f64) -> f64 {
+    let times = passes.each().into_iter().zip(layer.crossovers(set));
+    let time = |(is_sparse, crossover)| match is_sparse {
+        true => density / crossover,
+        false => 1.0,
+    };
+    3.0 / times.map(time).sum::<f64>()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatch;
     use crate::window::Padding;
 
     #[test]
@@ -130,13 +238,29 @@ mod tests {
                 padding: Padding::Same,
             },
             channels: [channels; 2],
+            is_pooled: false,
+        };
+        let dense = Layer::Dense {
+            features: [1_000; 2],
         };
         // Nothing is forced where the tests run, or everything is.
-        if choice_from_env() == Ok(None) && crate::conv2d::method_from_env() == Ok(None) {
-            assert!(pays(Layer::Dense, 0.2) && !pays(Layer::Dense, 0.5));
-            assert!(pays(layer(3), 0.2) && !pays(layer(64), 0.2));
-            assert!(pays(layer(64), 0.1));
-            assert!((expected_speedup(layer(64), 0.05) - 3.0).abs() < 1e-9);
+        if choice_from_env() != Ok(None) || crate::conv2d::method_from_env() != Ok(None) {
+            return;
+        }
+        for &set in dispatch::all() {
+            assert_eq!(choose(set, dense, 0.1), Passes::ALL);
+            assert_eq!(choose(set, dense, 0.7), Passes::NONE);
+            assert_eq!(choose(set, layer(3), 0.2), Passes::ALL);
+            assert_eq!(choose(set, layer(64), 0.3), Passes::NONE);
+            assert_eq!(choose(set, layer(64), 0.05), Passes::ALL);
+            let speedup = |passes| expected_speedup(set, layer(3), passes, 0.1);
+            assert!((speedup(Passes::ALL) - 3.0).abs() < 1e-9);
+            assert!((speedup(Passes::NONE) - 1.0).abs() < 1e-9);
+            let some = Passes {
+                forward: false,
+                ..Passes::ALL
+            };
+            assert!((speedup(some) - 1.8).abs() < 1e-9);
         }
     }
 }

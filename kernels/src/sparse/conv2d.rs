@@ -237,6 +237,28 @@ pub struct Gradients<'a> {
     pub bias: Option<&'a mut [f32]>,
 }
 
+/// The gradients of [`forward`] from that of its sums, in lanes, zero in empty lanes.
+///
+/// # Panics
+/// If a slice has another length than the shape demands, or the pattern is none of its weights.
+pub fn backward(
+    set: InstructionSet,
+    (pattern, shape): (&Pattern, &Conv2dShape),
+    (x, values): (&[f32], &[f32]),
+    grad_output: &[f32],
+    gradients: Gradients<'_>,
+) {
+    if let Some(target) = gradients.values {
+        grad_values(set, pattern, shape, x, grad_output, target);
+    }
+    if let Some(target) = gradients.bias {
+        conv2d::grad_bias(set, shape, grad_output, target);
+    }
+    if let Some(target) = gradients.input {
+        grad_input(set, pattern, shape, grad_output, values, target);
+    }
+}
+
 /// The gradients of [`forward_max_pool`] with relu or without, from that of the pooled output, in lanes,
 /// zero in empty lanes and wherever the output was not positive if there was a relu.
 ///

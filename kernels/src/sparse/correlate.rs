@@ -102,7 +102,10 @@ impl Kernel for Task<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        isa.sparse_tile(self);
+        match self.correlation.index.reach.is_line() {
+            true => isa.sparse_line(self),
+            false => isa.sparse_tile(self),
+        }
     }
 }
 

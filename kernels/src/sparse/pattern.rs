@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::gemm::tile::TileKernel;
 use crate::isa::Isa;
 use crate::lanes::{LANES, check};
+use crate::shared::Shared;
 use crate::window::Window;
 
 /// Rows of a tile where windows are larger than a pixel: a packed row then serves several.
@@ -14,6 +17,9 @@ const TILE_ROWS: usize = 2;
 
 /// Floats of a packed chunk, about: 20 KB, which a first-level cache of 32 KB holds beside the sums.
 const PACKED: usize = 28 << 8;
+
+/// Values that one thread brings from one order into another.
+const MOVED: usize = 1 << 14;
 
 /// The positions of a kernel that are owned, and the two orders in which the kernels meet them.
 ///
@@ -84,6 +90,11 @@ impl Reach {
         }
     }
 
+    /// Whether tiles are single rows, of a window of a single pixel: see [`Isa::sparse_line`].
+    pub(super) fn is_line(&self) -> bool {
+        self.tile[0] == 1
+    }
+
     /// Floats of one packed channel.
     pub(super) fn channel_len(&self) -> usize {
         self.packed[0] * self.packed[1] * LANES
@@ -142,9 +153,14 @@ impl Index {
     /// Calls `code` with the values in the order of this index.
     pub(super) fn with_ordered(&self, values: &[f32], code: impl FnOnce(&[f32])) {
         with_scratch(values.len(), |ordered| {
-            for (target, &at) in ordered.iter_mut().zip(&self.order) {
-                *target = values[at as usize];
-            }
+            let targets = ordered
+                .par_chunks_mut(MOVED)
+                .zip(self.order.par_chunks(MOVED));
+            targets.for_each(|(targets, order)| {
+                for (target, &at) in targets.iter_mut().zip(order) {
+                    *target = values[at as usize];
+                }
+            });
             code(ordered);
         });
     }
@@ -152,11 +168,18 @@ impl Index {
     /// Calls `code` with a place for something of each value in the order of this index, then brings
     /// that to the values.
     pub(super) fn with_unordered(&self, values: &mut [f32], code: impl FnOnce(&mut [f32])) {
+        assert_eq!(values.len(), self.order.len());
         with_scratch(values.len(), |ordered| {
             code(ordered);
-            for (&value, &at) in ordered.iter().zip(&self.order) {
-                values[at as usize] = value;
-            }
+            let places = Shared::new(values.as_mut_ptr());
+            let moved = ordered.par_chunks(MOVED).zip(self.order.par_chunks(MOVED));
+            moved.for_each(|(ordered, order)| {
+                for (&value, &at) in ordered.iter().zip(order) {
+                    // SAFETY: the order is a permutation of the places of as many values, so that each
+                    // place is written once.
+                    unsafe { *places.start().add(at as usize) = value };
+                }
+            });
         });
     }
 
@@ -178,14 +201,19 @@ impl Index {
 }
 
 /// Pixels of a tile in a row.
-struct TilePixels;
+struct TilePixels {
+    is_line: bool,
+}
 
 impl Kernel for TilePixels {
     type Output = usize;
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> usize {
-        isa.sparse_tile(self)
+        match self.is_line {
+            true => isa.sparse_line(self),
+            false => isa.sparse_tile(self),
+        }
     }
 }
 
@@ -232,8 +260,9 @@ impl Pattern {
             owned.len()
         );
         let kernel = [height, width];
-        let pixels = set.run(TilePixels);
-        let rows = if kernel == [1, 1] { 1 } else { TILE_ROWS };
+        let is_line = kernel == [1, 1];
+        let pixels = set.run(TilePixels { is_line });
+        let rows = if is_line { 1 } else { TILE_ROWS };
         let tile = [rows, pixels];
         let positions = (0..owned.len() as u32).filter(|&at| owned[at as usize] != 0);
         let positions: Vec<u32> = positions.collect();
@@ -329,6 +358,31 @@ impl Pattern {
         for (&value, &position) in values.iter().zip(&self.positions) {
             whole[position as usize] = value;
         }
+    }
+
+    /// Calls `code` with the whole kernel, row-major and zero where nothing is owned: for a product that
+    /// dense kernels compute faster.
+    ///
+    /// # Panics
+    /// If there is not a value for every position.
+    pub fn with_whole<R>(&self, values: &[f32], code: impl FnOnce(&[f32]) -> R) -> R {
+        with_scratch(self.dims.iter().product(), |whole| {
+            whole.fill(0.0);
+            self.scatter(values, whole);
+            code(whole)
+        })
+    }
+
+    /// Calls `code` with a place for the gradient of the whole kernel, of any content, and takes that of
+    /// the values out of what it leaves there.
+    ///
+    /// # Panics
+    /// If there is not a value for every position.
+    pub fn with_whole_gradient(&self, grad_values: &mut [f32], code: impl FnOnce(&mut [f32])) {
+        with_scratch(self.dims.iter().product(), |whole| {
+            code(whole);
+            self.gather(whole, grad_values);
+        });
     }
 
     /// The weights of an output channel.

@@ -125,7 +125,10 @@ impl Kernel for Task<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        isa.sparse_tile(self);
+        match self.sampling.index.reach.is_line() {
+            true => isa.sparse_line(self),
+            false => isa.sparse_tile(self),
+        }
     }
 }
 
@@ -249,9 +252,15 @@ impl Walk<'_> {
                 }
             }
         }
-        for (at, sum) in sums.into_iter().enumerate() {
+        let mut eight = [isa.zero(); 8];
+        eight[..COUNT].copy_from_slice(&sums);
+        let totals = match COUNT {
+            1 => [isa.sum(eight[0]); 8],
+            _ => isa.sum_eight(eight),
+        };
+        for (at, total) in totals.into_iter().enumerate().take(COUNT) {
             // SAFETY: the caller vouches for the sums.
-            unsafe { *self.sums.add(at) += isa.sum(sum) };
+            unsafe { *self.sums.add(at) += total };
         }
         self.offsets = rest;
         self.sums = self.sums.wrapping_add(COUNT);

@@ -58,12 +58,14 @@ fn replace(
     let set = dispatch::active();
     let owned_count = owned.iter().filter(|&&owned| owned != 0).count();
     let density = owned_count as f64 / owned.len().max(1) as f64;
-    let pattern = match (weighted.op, shape.dims()) {
+    let (pattern, passes) = match (weighted.op, shape.dims()) {
         (WeightedOp::Dense(op), &[inputs, outputs]) => {
-            if op.precision != Precision::F32 || !sparse::pays(sparse::Layer::Dense, density) {
+            let features = [inputs, outputs];
+            let passes = sparse::choose(set, sparse::Layer::Dense { features }, density);
+            if op.precision != Precision::F32 || !passes.any() {
                 return None;
             }
-            Pattern::dense(set, [inputs, outputs], owned)
+            (Pattern::dense(set, features, owned), passes)
         }
         (WeightedOp::Conv2d(op), &[height, width, inputs, outputs]) => {
             let window = Window {
@@ -75,11 +77,14 @@ fn replace(
             let layer = sparse::Layer::Conv2d {
                 window,
                 channels: [inputs, outputs],
+                is_pooled: op.max_pool.is_some(),
             };
-            if is_bf16 || !sparse::pays(layer, density) {
+            let passes = sparse::choose(set, layer, density);
+            if is_bf16 || !passes.any() {
                 return None;
             }
-            Pattern::conv2d(set, window, [inputs, outputs], owned)
+            let channels = [inputs, outputs];
+            (Pattern::conv2d(set, window, channels, owned), passes)
         }
         _ => return None,
     };
@@ -95,6 +100,7 @@ fn replace(
         WeightedOp::Conv2d(op) => {
             let sparse = SparseConv2d {
                 pattern: Arc::clone(&pattern),
+                passes,
                 padding: op.padding,
                 activation: op.activation,
                 max_pool: op.max_pool,

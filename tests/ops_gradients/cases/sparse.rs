@@ -5,7 +5,7 @@ use std::sync::Arc;
 use taskweave::ops;
 use taskweave_kernels::dispatch;
 use taskweave_kernels::naive::{self, Conv2dShape, DenseShape, PoolShape};
-use taskweave_kernels::sparse::Pattern;
+use taskweave_kernels::sparse::{Passes, Pattern};
 use taskweave_kernels::window::{Padding, Window};
 
 use super::{Case, lanes, tensor};
@@ -70,14 +70,32 @@ fn add_convolutions(cases: &mut Vec<Case>) {
         (17, [2, 3], [4, 3], [3, 3], [1, 1], Padding::Same),
         (3, [3, 2], [5, 4], [2, 3], [2, 1], Padding::Valid),
     ] {
-        for (activation, biased, max_pool) in [
-            (ops::Activation::Linear, false, None),
-            (ops::Activation::Relu, true, None),
-            (ops::Activation::Relu, true, Some(pool)),
+        let [forward, grad_input, grad_weights] = [4, 2, 1];
+        for (activation, biased, max_pool, dense) in [
+            (ops::Activation::Linear, false, None, 0),
+            (ops::Activation::Relu, true, None, 0),
+            (ops::Activation::Relu, true, Some(pool), 0),
+            (ops::Activation::Relu, true, None, forward),
+            (ops::Activation::Relu, true, Some(pool), forward),
+            (ops::Activation::Linear, true, None, grad_input),
+            (ops::Activation::Relu, true, Some(pool), grad_input),
+            (ops::Activation::Relu, false, None, grad_weights),
+            (ops::Activation::Relu, true, Some(pool), grad_weights),
+            (
+                ops::Activation::Linear,
+                true,
+                None,
+                grad_input | grad_weights,
+            ),
         ] {
             if max_pool.is_some() && padding == Padding::Valid {
                 continue;
             }
+            let passes = Passes {
+                forward: dense & forward == 0,
+                grad_input: dense & grad_input == 0,
+                grad_weights: dense & grad_weights == 0,
+            };
             let window = Window {
                 kernel,
                 stride,
@@ -99,6 +117,7 @@ fn add_convolutions(cases: &mut Vec<Case>) {
             operands.extend(biased.then(|| tensor(&[channels[1]], 2)));
             let op = ops::SparseConv2d {
                 pattern: Arc::clone(&pattern),
+                passes,
                 padding,
                 activation,
                 max_pool,
