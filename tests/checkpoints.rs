@@ -215,11 +215,9 @@ fn go_by(
     let kept = Some(&mut checkpoints);
     match run(&experiment, settings, &data, kept, &mut stopper) {
         Ok(outcomes) => {
-            let folder = checkpoints.folder();
-            folder
-                .write(&experiment, settings, &outcomes, "report")
+            checkpoints
+                .complete(&experiment, &outcomes, "report")
                 .unwrap();
-            checkpoints.remove().unwrap();
             (true, stopper)
         }
         Err(ExperimentError::Train {

@@ -138,9 +138,7 @@ pub(super) fn run(args: &RunArgs, out: &mut (impl Write + Send)) -> Result<(), F
         }
         let (outcomes, report) = (outcomes?, printer.report);
         if let Some(kept) = &checkpoints {
-            let folder = kept.folder();
-            folder.write(&experiment, &settings, &outcomes, &report)?;
-            kept.remove()?;
+            kept.complete(&experiment, &outcomes, &report)?;
         }
         for warning in outcomes.iter().flat_map(|outcome| &outcome.warnings) {
             tell!("warning: {warning}");

@@ -10,8 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 use taskweave_kernels::dispatch;
 
-use super::model_file::{self, FORMAT_VERSION, StoredTensor};
-use super::plan::planned_models;
+use super::model_file::{FORMAT_VERSION, StoredTensor};
 use super::{Answer, Experiment, ExperimentError, ModelOutcome, RunSettings};
 use crate::files::{temporary_in, write_whole};
 
@@ -37,22 +36,14 @@ impl OutputFolder {
         Ok(folder)
     }
 
-    /// Writes the model files, `report.txt`, `metrics.json` and `history.csv`.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    pub fn write(
+    /// Writes `report.txt`, `metrics.json` and `history.csv`, beside the models.
+    pub(super) fn write_results(
         &self,
         experiment: &Experiment,
         settings: &RunSettings,
         outcomes: &[ModelOutcome],
         report: &str,
     ) -> Result<(), ExperimentError> {
-        for (planned, outcome) in planned_models(experiment).iter().zip(outcomes) {
-            let file = format!("{}.safetensors", outcome.name);
-            let bytes = model_file::serialize(experiment, settings, planned, &outcome.model)?;
-            self.write_file(&file, &bytes)?;
-        }
         self.write_file("report.txt", report.as_bytes())?;
         let mut metrics = serde_json::to_vec_pretty(&metrics(experiment, settings, outcomes))
             .map_err(|error| self.error(&self.path.join("metrics.json"), error.into()))?;

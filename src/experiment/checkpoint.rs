@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use taskweave_kernels::{conv2d, dispatch, sparse};
 
 use super::model_file::{self, StoredTensor};
+use super::outcome::ModelOutcome;
 use super::plan::PlannedModel;
 use super::{Experiment, ExperimentError, OutputFolder, RunSettings, TaskData};
 use crate::data::MappedBytes;
@@ -329,11 +330,20 @@ impl Checkpoints {
         self.write(&[])
     }
 
-    /// Removes the checkpoint of a run that is complete.
+    /// Ends a run that is complete: writes `report.txt`, `metrics.json` and `history.csv` beside the models,
+    /// which stand there since each was trained, and removes the checkpoint.
     ///
     /// # Errors
-    /// When it is there and cannot be removed.
-    pub fn remove(&self) -> Result<(), ExperimentError> {
+    /// When a file cannot be written, or the checkpoint not removed.
+    pub fn complete(
+        &self,
+        experiment: &Experiment,
+        outcomes: &[ModelOutcome],
+        report: &str,
+    ) -> Result<(), ExperimentError> {
+        let settings = &self.header.settings;
+        self.folder
+            .write_results(experiment, settings, outcomes, report)?;
         let path = self.folder.file(FILE_NAME);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -344,11 +354,6 @@ impl Checkpoints {
             }
             _ => Ok(()),
         }
-    }
-
-    /// The folder.
-    pub fn folder(&self) -> &OutputFolder {
-        &self.folder
     }
 
     fn write(&self, tensors: &[StoredTensor<'_>]) -> Result<(), ExperimentError> {
