@@ -253,7 +253,9 @@ mod tests {
             assert_eq!(choose(set, layer(3), 0.2), Passes::ALL);
             assert_eq!(choose(set, layer(64), 0.3), Passes::NONE);
             assert_eq!(choose(set, layer(64), 0.05), Passes::ALL);
-            let speedup = |passes| expected_speedup(set, layer(3), passes, 0.1);
+            // All passes of a dense layer have one crossover.
+            let third = dense.crossovers(set)[0] / 3.0;
+            let speedup = |passes| expected_speedup(set, dense, passes, third);
             assert!((speedup(Passes::ALL) - 3.0).abs() < 1e-9);
             assert!((speedup(Passes::NONE) - 1.0).abs() < 1e-9);
             let some = Passes {
