@@ -290,13 +290,11 @@ fn correlate<T: Transform>(
                     source: &source[block * source_len..][..source_len],
                     epilogue,
                     bands: part * part_bands..bands.min((part + 1) * part_bands),
-                    target: PlaneTarget {
+                    target: PlaneTarget::whole(
+                        correlation.result_size(),
+                        shared.start().wrapping_add(block * result_len),
                         streamed,
-                        ..PlaneTarget::whole(
-                            correlation.result_size(),
-                            shared.start().wrapping_add(block * result_len),
-                        )
-                    },
+                    ),
                     scratch,
                 });
             });

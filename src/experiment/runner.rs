@@ -16,7 +16,7 @@ use crate::ops::Precision;
 use crate::random::{Purpose, Stream};
 use crate::tensor::Tensor;
 use crate::train::{
-    Fit, FitOutcome, FitSettings, Importance, Model, Observer, OwnerRule, TaskImages, TrainError,
+    Fit, FitOutcome, FitSettings, Importance, Model, Observer, TaskImages, TrainError,
     prune_iteratively, select_owners,
 };
 
@@ -339,11 +339,7 @@ impl Runner<'_> {
             .map(|images| images.slice(0..images.len().min(settings.selection_images)))
             .collect();
         let rule = match settings.rule.importance {
-            // While they are trained it is the magnitude, and so before.
-            Importance::Active => OwnerRule {
-                importance: Importance::Magnitude,
-                ..settings.rule.before_sparsifying(train.len())
-            },
+            Importance::Active => settings.rule.before_sparsifying(train.len()),
             _ => settings.rule.clone(),
         };
         let owners = select_owners(

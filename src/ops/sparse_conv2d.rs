@@ -136,19 +136,17 @@ impl Op for SparseConv2d {
         };
         let shape = self.shape_of(pass.inputs[0]);
         let (set, x, y) = (active(), pass.inputs[0].data(), pass.output.data_mut());
-        if self.max_pool.is_some() {
-            pass.saved.resize(y.len().div_ceil(size_of::<f32>()));
-        }
+        let places = if self.max_pool.is_some() { y.len() } else { 0 };
+        pass.saved.resize(places.div_ceil(size_of::<f32>()));
+        let argmax = &mut pass.saved.bytes_mut()[..places];
         let pattern = &*self.pattern;
         match (self.max_pool, self.passes.forward) {
             (Some(window), true) => {
-                let argmax = &mut pass.saved.bytes_mut()[..y.len()];
                 let operands = (pattern, &shape);
                 sparse::conv2d::forward_max_pool(set, operands, layer, window, x, y, argmax);
             }
             (Some(window), false) => pattern.with_whole(values, |weights| {
                 let layer = Affine { weights, ..layer };
-                let argmax = &mut pass.saved.bytes_mut()[..y.len()];
                 conv2d::forward_max_pool(set, &shape, layer, window, x, y, argmax);
             }),
             (None, true) => sparse::conv2d::forward(set, pattern, &shape, layer, x, y),

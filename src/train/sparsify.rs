@@ -1,17 +1,12 @@
 //! Sparsifying tasks while they are trained together.
 
 use super::prune::largest_owned;
-use super::{FitSettings, Model, OwnerRule, TaskNet, TrainError};
+use super::{FitSettings, Importance, Model, OwnerRule, TaskNet, TrainError};
 use crate::nn::NetSpec;
 use crate::optim::Optimizer;
 
 /// Epochs at whose beginnings tasks are pruned; the last of them has the shares of the rule.
 const EPOCHS: usize = 5;
-
-/// Epochs at whose beginnings tasks are pruned, in a phase of at most so many.
-fn pruned_epochs(most: usize) -> usize {
-    EPOCHS.min(most)
-}
 
 /// The share that a task has in an epoch from 1, between what it starts with and what it ends with: it
 /// falls fast while there are many weights to spare, and slowly at the end, with the cube of the epochs
@@ -24,11 +19,18 @@ fn share_in([first, last]: [f64; 2], epoch: usize, epochs: usize) -> f64 {
 
 impl OwnerRule {
     /// The rule by which so many tasks own weights before they are sparsified while training: beside the
-    /// share that it ends with, each has an equal part of what all of them leave.
+    /// share that it ends with, each has an equal part of what all of them leave, by magnitude as
+    /// while training.
+    ///
+    /// # Panics
+    /// If there are several percentiles, and not one for each task.
     pub fn before_sparsifying(&self, tasks: usize) -> Self {
         let lasts: Vec<f64> = (0..tasks).map(|task| self.share_of(task)).collect();
         let spare = (1.0 - lasts.iter().sum::<f64>()).max(0.0) / tasks.max(1) as f64;
-        self.with_shares(lasts.into_iter().map(|last| last + spare))
+        Self {
+            importance: Importance::Magnitude,
+            ..self.with_shares(lasts.into_iter().map(|last| last + spare))
+        }
     }
 
     /// The share of its positions that a task owns.
@@ -46,7 +48,7 @@ impl OwnerRule {
 
     /// The rule in an epoch, from 1, of a phase of at most so many, if tasks are pruned at its beginning.
     fn in_epoch(&self, tasks: usize, epoch: usize, most_epochs: usize) -> Option<Self> {
-        let epochs = pruned_epochs(most_epochs);
+        let epochs = EPOCHS.min(most_epochs);
         if epoch >= epochs {
             return (epoch == epochs).then(|| self.clone());
         }
@@ -62,7 +64,10 @@ impl OwnerRule {
 /// for anything. What the optimiser keeps for the other weights stays.
 ///
 /// # Errors
-/// When the rule does not go with the tasks, or a weight is not finite.
+/// When a percentile of the rule is outside 0 to 100, or a weight is not finite.
+///
+/// # Panics
+/// As [`before_sparsifying`](OwnerRule::before_sparsifying).
 pub(super) fn sparsify(
     model: &mut Model,
     active: &[usize],
@@ -86,7 +91,6 @@ pub(super) fn sparsify(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::Importance;
 
     #[test]
     fn shares_fall_from_all_that_is_there_to_those_of_the_rule() {

@@ -5,8 +5,8 @@ use taskweave::nn::{Initializer, NetSpec};
 use taskweave::optim::{Optimizer, OptimizerSpec};
 use taskweave::random::{Purpose, Stream};
 use taskweave::train::{
-    Fit, FitSettings, Importance, Model, OwnerRule, Silent, fit, importances, prune_iteratively,
-    select_owners,
+    Fit, FitSettings, Importance, Model, OwnerRule, Silent, TaskImages, fit, importances,
+    prune_iteratively, select_owners,
 };
 
 use super::{CLASSES, Data, FEATURES, model, settings, weights};
@@ -84,6 +84,27 @@ fn a_lot_is_drawn_by_the_seed_and_snip_follows_weight_times_gradient() {
     }
 }
 
+/// The positions that a task of a model owns.
+fn owned_by(model: &Model, task: usize) -> Vec<u8> {
+    model.tasks()[task].owned().unwrap().concat()
+}
+
+/// Whether a task's weights are zero wherever it owns nothing.
+fn is_zero_elsewhere(model: &Model, task: usize, owned: &[u8]) -> bool {
+    let all = weights(model, task).concat();
+    let mut zeros = all.iter().zip(owned).filter(|(_, owned)| **owned == 0);
+    zeros.all(|(weight, _)| weight.to_bits() == 0)
+}
+
+/// Images that a task classifies rightly.
+fn right(model: &mut Model, task: usize, images: &TaskImages<'_>) -> usize {
+    let found = model.predict(task, images).unwrap();
+    let pairs = found.iter().zip(images.labels());
+    pairs
+        .filter(|(found, label)| **found == u32::from(**label))
+        .count()
+}
+
 #[test]
 fn iterative_pruning_respects_predecessors_and_goes_as_far_as_the_loss_allows() {
     let (first, second) = (Data::new(400, 11), Data::new(400, 12));
@@ -93,12 +114,7 @@ fn iterative_pruning_respects_predecessors_and_goes_as_far_as_the_loss_allows() 
     for _ in 0..2 {
         let mut model = model(2);
         prune_iteratively(&mut model, &data, &rule, &settings(2), &mut Silent).unwrap();
-        let owners: Vec<Vec<Vec<u8>>> = model
-            .tasks()
-            .iter()
-            .map(|net| net.owned().unwrap().to_vec())
-            .collect();
-        let [a, b] = [0, 1].map(|task| owned(&owners, task));
+        let [a, b] = [0, 1].map(|task| owned_by(&model, task));
         assert!(
             a.iter().zip(&b).all(|(a, b)| a + b <= 1),
             "a position has two owners"
@@ -112,17 +128,11 @@ fn iterative_pruning_respects_predecessors_and_goes_as_far_as_the_loss_allows() 
                 owned.len()
             );
             assert!(count > 0);
-            let all = weights(&model, task).concat();
-            let zeros = all.iter().zip(owned).filter(|(_, owned)| **owned == 0);
-            assert!(zeros.into_iter().all(|(weight, _)| weight.to_bits() == 0));
+            assert!(is_zero_elsewhere(&model, task, owned));
         }
         // What was learnt is still there.
         for (task, images) in data.iter().enumerate() {
-            let found = model.predict(task, images).unwrap();
-            let pairs = found.iter().zip(images.labels());
-            let right = pairs
-                .filter(|(found, label)| **found == u32::from(**label))
-                .count();
+            let right = right(&mut model, task, images);
             assert!(right > 300, "{right} of 400");
         }
         runs.push((a, b, weights(&model, 0).concat()));
@@ -138,10 +148,7 @@ fn iterative_pruning_respects_predecessors_and_goes_as_far_as_the_loss_allows() 
 /// A model whose tasks own what they own before they are sparsified by the rule.
 fn before_sparsifying(rule: &OwnerRule) -> Model {
     let mut model = model(2);
-    let before = OwnerRule {
-        importance: Importance::Magnitude,
-        ..rule.before_sparsifying(2)
-    };
+    let before = rule.before_sparsifying(2);
     let owners = select_owners(&mut model, &[], &before, 0, &Silent).unwrap();
     for (task, owned) in owners.into_iter().enumerate() {
         model.set_owned(task, owned);
@@ -183,12 +190,7 @@ fn tasks_are_sparsified_epoch_by_epoch_while_they_are_trained() {
         let outcome = run.finish(&mut model);
         assert!(outcome.restored_epoch >= 5, "{}", outcome.restored_epoch);
 
-        let owners: Vec<Vec<Vec<u8>>> = model
-            .tasks()
-            .iter()
-            .map(|net| net.owned().unwrap().to_vec())
-            .collect();
-        let [a, b] = [0, 1].map(|task| owned(&owners, task));
+        let [a, b] = [0, 1].map(|task| owned_by(&model, task));
         assert!(a.iter().zip(&b).all(|(a, b)| a + b <= 1));
         for (task, (owned, share)) in [(&a, 0.25), (&b, 0.3)].into_iter().enumerate() {
             let count = owned.iter().filter(|owned| **owned == 1).count();
@@ -197,13 +199,8 @@ fn tasks_are_sparsified_epoch_by_epoch_while_they_are_trained() {
                 (count as f64 - wanted).abs() < 10.0,
                 "{count}, not {wanted}"
             );
-            let all = weights(&model, task).concat();
-            let zeros = all.iter().zip(owned).filter(|(_, owned)| **owned == 0);
-            assert!(zeros.into_iter().all(|(weight, _)| weight.to_bits() == 0));
-            let found = model.predict(task, &data[task]).unwrap();
-            let pairs = found.iter().zip(data[task].labels());
-            let right = pairs.filter(|(found, label)| **found == u32::from(**label));
-            let right = right.count();
+            assert!(is_zero_elsewhere(&model, task, owned));
+            let right = right(&mut model, task, &data[task]);
             assert!(right > 300, "{right} of 400");
         }
         runs.push((a, b, weights(&model, 0).concat()));

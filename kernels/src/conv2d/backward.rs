@@ -402,10 +402,8 @@ impl<T: Transform> Kernel for BackwardBlock<'_, T> {
         }
         if let Some(correlation) = self.correlation {
             let bands = correlation.result_size()[0].div_ceil(correlation.band());
-            let target = PlaneTarget {
-                streamed: self.streamed,
-                ..PlaneTarget::whole(correlation.result_size(), self.grad_input)
-            };
+            let size = correlation.result_size();
+            let target = PlaneTarget::whole(size, self.grad_input, self.streamed);
             let len = correlation.scratch_len();
             let scratch = &mut self.scratch[..len];
             let epilogue = Epilogue {

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use std::ops::Range;
 
-use super::pattern::{Index, Reach};
+use super::pattern::{Index, Reach, run_tile};
 use super::sheets::{Sheets, TilePlace, Window};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::driver::is_small;
@@ -102,10 +102,7 @@ impl Kernel for Task<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        match self.correlation.index.reach.is_line() {
-            true => isa.sparse_line(self),
-            false => isa.sparse_tile(self),
-        }
+        run_tile(isa, self.correlation.index.reach.is_line(), self);
     }
 }
 

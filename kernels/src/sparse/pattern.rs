@@ -200,6 +200,15 @@ impl Index {
     }
 }
 
+/// Runs a kernel with the tile of single pixels, or with that of larger windows.
+#[inline(always)]
+pub(super) fn run_tile<I: Isa, K: TileKernel>(isa: I, is_line: bool, kernel: K) -> K::Output {
+    match is_line {
+        true => isa.sparse_line(kernel),
+        false => isa.sparse_tile(kernel),
+    }
+}
+
 /// Pixels of a tile in a row.
 struct TilePixels {
     is_line: bool,
@@ -210,10 +219,7 @@ impl Kernel for TilePixels {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> usize {
-        match self.is_line {
-            true => isa.sparse_line(self),
-            false => isa.sparse_tile(self),
-        }
+        run_tile(isa, self.is_line, self)
     }
 }
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 use super::correlate::row_step;
-use super::pattern::Index;
+use super::pattern::{Index, run_tile};
 use super::sheets::{Sheets, TilePlace, Window};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::driver::is_small;
@@ -125,10 +125,7 @@ impl Kernel for Task<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        match self.sampling.index.reach.is_line() {
-            true => isa.sparse_line(self),
-            false => isa.sparse_tile(self),
-        }
+        run_tile(isa, self.sampling.index.reach.is_line(), self);
     }
 }
 

@@ -172,12 +172,12 @@ pub(crate) fn is_streamed(start: *const f32, len: usize) -> bool {
 
 impl PlaneTarget {
     /// A block in lanes, of so many rows and columns.
-    pub(crate) fn whole([rows, columns]: [usize; 2], start: *mut f32) -> Self {
+    pub(crate) fn whole([rows, columns]: [usize; 2], start: *mut f32, streamed: bool) -> Self {
         Self {
             start,
             channel_stride: rows * columns * LANES,
             row_stride: columns * LANES,
-            streamed: false,
+            streamed,
         }
     }
 }
