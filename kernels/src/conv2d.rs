@@ -38,7 +38,7 @@ use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::{blocks, check, lanes_len};
 pub use crate::naive::Conv2dShape;
-use crate::shared::Shared;
+use crate::shared::{Shared, is_streamed};
 use crate::window::Window;
 
 mod backward;
@@ -57,7 +57,7 @@ pub use correlation::{ENV, Method, UnknownMethod, method_from_env};
 use correlation::{Correlation, with_correlation};
 use max_pool::{Pooling, Ring};
 use taps::Direction;
-use winograd::{F4, PlaneTarget, Transform, is_streamed};
+use winograd::{F4, PlaneTarget, Transform};
 
 /// Tasks to aim at: enough for many cores, and for the last one not to keep the others waiting.
 const TASKS: usize = 32;

@@ -139,6 +139,8 @@ fn dense_layers_match_naive() {
         [17, 3, 130],
         [100, 61, 67],
         [130, 33, 20],
+        // A sum that is cut into parts.
+        [20, 5_000, 3],
     ];
     for &set in dispatch::all() {
         for [images, inputs, outputs] in sizes {
@@ -151,6 +153,18 @@ fn dense_layers_match_naive() {
                 check_dense(set, shape, density);
             }
         }
+    }
+}
+
+#[test]
+fn gradients_that_are_written_past_the_caches_match_naive() {
+    let shape = DenseShape {
+        images: 16,
+        inputs: 530_000,
+        outputs: 2,
+    };
+    for &set in dispatch::all() {
+        check_dense(set, shape, 0.01);
     }
 }
 

@@ -10,7 +10,7 @@ use super::correlation::{Correlation, Method, with_correlation};
 use super::max_pool::{Pooled, Pooling};
 use super::taps::Direction;
 use super::weight_gradient::WeightGradient;
-use super::winograd::{F4, PlaneTarget, Transform, is_streamed};
+use super::winograd::{F4, PlaneTarget, Transform};
 use super::{Conv2dShape, Epilogue, part_blocks};
 use crate::dense::Activation;
 use crate::dispatch::{InstructionSet, Kernel};
@@ -18,7 +18,7 @@ use crate::gemm::scratch::with_scratch;
 use crate::in_place::InPlace;
 use crate::isa::Isa;
 use crate::lanes::{LANES, blocks, check, lanes_len};
-use crate::shared::Shared;
+use crate::shared::{Shared, is_streamed};
 use crate::window::Window;
 
 /// The forward pass that a backward pass belongs to.

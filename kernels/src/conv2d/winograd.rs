@@ -50,7 +50,7 @@ mod tiles;
 mod transform;
 mod weights;
 
-pub(super) use correlate::{Band, Plan, PlaneTarget, correlate, is_streamed};
+pub(super) use correlate::{Band, Plan, PlaneTarget, correlate};
 pub(super) use grad_weights::{GradBlock, GradPlan, add_grad_weights, sum_parts};
 pub use transform::{F2, F4, Line, MOST_POINTS, Transform};
 pub(super) use weights::transform_weights;

@@ -11,7 +11,7 @@ use crate::gemm::scratch::with_scratch;
 use crate::gemm::tile::TileKernel;
 use crate::isa::Isa;
 use crate::lanes::LANES;
-use crate::shared::Shared;
+use crate::shared::{Shared, is_streamed};
 
 /// Channels of the result that share a packed chunk: their sums, 14 vectors each, are 229 KB.
 const MOST_RESULTS: usize = 256;
@@ -21,6 +21,9 @@ const LEAST_RESULTS: usize = 64;
 
 /// Tasks to aim at: enough for many cores, and for the last one not to keep the others waiting.
 const LEAST_TASKS: usize = 16;
+
+/// Chunks in each part that a long sum is cut into, at least.
+const LEAST_CHUNKS: usize = 16;
 
 /// Pixels of a tile that is narrower than others, at most: it is computed in fewer registers.
 const NARROW: usize = 4;
@@ -57,33 +60,67 @@ impl Correlation<'_> {
         assert!(self.bias.is_none_or(|bias| bias.len() == index.results));
         let [down, across] = sheets.tiles(&index.reach);
         let tiles = sheets.count * down * across;
-        let groups = LEAST_TASKS.div_ceil(tiles);
-        let group = index.results.div_ceil(groups);
+        let wanted = LEAST_TASKS.div_ceil(tiles);
+        // A long sum is cut before its results are, for each group of which the source is packed anew.
+        let parts = wanted.min(index.chunks() / LEAST_CHUNKS).max(1);
+        let part_chunks = index.chunks().div_ceil(parts);
+        let group = index.results.div_ceil(wanted.div_ceil(parts));
         let group = group.clamp(LEAST_RESULTS, MOST_RESULTS).min(index.results);
         let groups = index.results.div_ceil(group);
         let [tile_rows, pixels] = index.reach.tile;
         let sums_len = group * tile_rows * pixels * LANES;
+        let work = self.values.len() * sheets.count * rows * columns * LANES;
+        let run = |target: Shared, streamed: bool| {
+            let task = |task: usize| {
+                let (part, task) = (task / (tiles * groups), task % (tiles * groups));
+                let first = task % groups * group;
+                with_scratch(index.packed_len() + sums_len, |scratch| {
+                    let (packed, sums) = scratch.split_at_mut(index.packed_len());
+                    set.run(Task {
+                        correlation: self,
+                        tile: TilePlace::new(sheets, &index.reach, task / groups),
+                        results: first..index.results.min(first + group),
+                        chunks: part * part_chunks..index.chunks().min((part + 1) * part_chunks),
+                        is_whole: parts == 1,
+                        packed,
+                        sums,
+                        target: target.start().wrapping_add(part * reach),
+                        streamed,
+                    });
+                });
+            };
+            let tasks = 0..parts * tiles * groups;
+            if is_small(work) {
+                tasks.for_each(task);
+            } else {
+                tasks.into_par_iter().for_each(task);
+            }
+        };
         let target = Shared::new(result.as_mut_ptr());
-        let run = |task: usize| {
-            let first = task % groups * group;
-            with_scratch(index.packed_len() + sums_len, |scratch| {
-                let (packed, sums) = scratch.split_at_mut(index.packed_len());
-                set.run(Task {
+        if parts == 1 {
+            return run(target, is_streamed(result.as_ptr(), result.len()));
+        }
+        with_scratch(parts * reach, |sums| {
+            run(Shared::new(sums.as_mut_ptr()), false);
+            (0..groups).into_par_iter().for_each(|at| {
+                set.run(Total {
                     correlation: self,
-                    tile: TilePlace::new(sheets, &index.reach, task / groups),
-                    results: first..index.results.min(first + group),
-                    packed,
-                    sums,
+                    results: at * group..index.results.min((at + 1) * group),
+                    parts: sums,
+                    part_len: reach,
                     target: target.start(),
                 });
             });
-        };
-        let work = self.values.len() * sheets.count * rows * columns * LANES;
-        if is_small(work) {
-            (0..tiles * groups).for_each(run);
-        } else {
-            (0..tiles * groups).into_par_iter().for_each(run);
-        }
+        });
+    }
+
+    /// What becomes of a sum of products for a channel of the result.
+    #[inline(always)]
+    fn finish<I: Isa>(&self, isa: I, result: usize, sum: I::F32) -> I::F32 {
+        let bias = isa.splat(self.bias.map_or(0.0, |bias| bias[result]));
+        // No floor leaves every value as it is, NaN too.
+        let floor = isa.splat(if self.relu { 0.0 } else { f32::NEG_INFINITY });
+        isa.max(floor, isa.add(sum, bias))
     }
 }
 
@@ -92,9 +129,15 @@ struct Task<'a> {
     correlation: &'a Correlation<'a>,
     tile: TilePlace,
     results: Range<usize>,
+    /// Of the source.
+    chunks: Range<usize>,
+    /// Whether these are all chunks: if not, bare sums are wanted.
+    is_whole: bool,
     packed: &'a mut [f32],
     sums: &'a mut [f32],
     target: *mut f32,
+    /// Whether to write past the caches.
+    streamed: bool,
 }
 
 impl Kernel for Task<'_> {
@@ -115,9 +158,12 @@ impl TileKernel for Task<'_> {
             correlation,
             tile,
             results,
+            chunks,
+            is_whole,
             packed,
             sums,
             target,
+            streamed,
         } = self;
         let index = correlation.index;
         let reach = &index.reach;
@@ -132,7 +178,7 @@ impl TileKernel for Task<'_> {
         let result_len = reach.tile[0] * row_len;
         sums[..results.len() * result_len].fill(0.0);
         let is_narrow = VECTORS > NARROW && tile.len[1] <= NARROW;
-        for chunk in 0..index.chunks() {
+        for chunk in chunks.clone() {
             let starts = index.starts_of(chunk, results.clone());
             if starts.first() == starts.last() {
                 continue;
@@ -140,11 +186,11 @@ impl TileKernel for Task<'_> {
             let first = chunk * index.chunk;
             let channels = first..index.sources.min(first + index.chunk);
             window.pack(isa, &tile, channels, packed);
-            let is_last = chunk + 1 == index.chunks();
+            let is_last = chunk + 1 == chunks.end;
             let lists = starts.windows(2).zip(results.clone());
             for ((list, result), sums) in lists.zip(sums.chunks_exact_mut(result_len)) {
                 let list = list[0] as usize..list[1] as usize;
-                if is_last {
+                if is_last && !streamed {
                     correlation
                         .result_sheets
                         .prefetch(isa, target, &tile, result);
@@ -175,24 +221,64 @@ impl TileKernel for Task<'_> {
                 }
             }
         }
-        // No floor leaves every value as it is, NaN too.
-        let floor = isa.splat(if correlation.relu {
-            0.0
-        } else {
-            f32::NEG_INFINITY
-        });
         for (result, sums) in results.zip(sums.chunks_exact(result_len)) {
-            let bias = correlation.bias.map_or(0.0, |bias| bias[result]);
-            let bias = isa.splat(bias);
             for (row, sums) in sums.chunks_exact(row_len).enumerate().take(tile.len[0]) {
                 let (sums, _) = sums.as_chunks::<LANES>();
                 for (column, sum) in sums.iter().enumerate().take(tile.len[1]) {
                     let at = [tile.first[0] + row, tile.first[1] + column];
                     let place = correlation.result_sheets.place(tile.sheet, result, at);
-                    let value = isa.max(floor, isa.add(isa.load(sum), bias));
+                    let sum = isa.load(sum);
+                    let value = match is_whole {
+                        true => correlation.finish(isa, result, sum),
+                        false => sum,
+                    };
+                    let target = target.wrapping_add(place);
                     // SAFETY: `run` held the result to the sheets; no other task has this tile of
-                    // this channel.
-                    unsafe { isa.store_ptr(target.wrapping_add(place), value) };
+                    // this channel; what is streamed is aligned.
+                    unsafe {
+                        match streamed {
+                            true => isa.stream_ptr(target, value),
+                            false => isa.store_ptr(target, value),
+                        }
+                    }
+                }
+            }
+        }
+        if streamed {
+            isa.fence();
+        }
+    }
+}
+
+/// Some channels of a result whose sums are in parts.
+struct Total<'a> {
+    correlation: &'a Correlation<'a>,
+    results: Range<usize>,
+    parts: &'a [f32],
+    /// Floats of a part, each laid out as the result.
+    part_len: usize,
+    target: *mut f32,
+}
+
+impl Kernel for Total<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let sheets = &self.correlation.result_sheets;
+        let [rows, columns] = sheets.size;
+        for sheet in 0..sheets.count {
+            for pixel in 0..rows * columns {
+                for result in self.results.clone() {
+                    let place = sheets.place(sheet, result, [pixel / columns, pixel % columns]);
+                    let mut sum = isa.zero();
+                    for part in self.parts.chunks_exact(self.part_len) {
+                        let (part, _) = part[place..].as_chunks();
+                        sum = isa.add(sum, isa.load(&part[0]));
+                    }
+                    let value = self.correlation.finish(isa, result, sum);
+                    // SAFETY: `run` held the result to the sheets; no other task has this channel.
+                    unsafe { isa.store_ptr(self.target.wrapping_add(place), value) };
                 }
             }
         }

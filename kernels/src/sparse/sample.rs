@@ -14,8 +14,8 @@ use crate::isa::Isa;
 use crate::lanes::LANES;
 use crate::shared::Shared;
 
-/// Channels of the result that share a packed chunk, at most and at least.
-const RESULTS: [usize; 2] = [64, 256];
+/// Channels of the result that share a packed chunk, at least and at most.
+const RESULTS: [usize; 2] = [64, 512];
 
 /// Tasks to aim at, and parts that a sum over sheets is cut into.
 const TASKS: usize = 16;
@@ -63,12 +63,14 @@ impl Sampling<'_> {
         let parts = TASKS.min(MOST_PARTS / len.max(1)).clamp(1, sheets.count);
         let part_sheets = sheets.count.div_ceil(parts);
         let parts = sheets.count.div_ceil(part_sheets);
-        let group = index.results.div_ceil(TASKS.div_ceil(parts));
+        // Chunks are shared out before results, for each group of which the source is packed anew.
+        let range = index.chunks().div_ceil(TASKS.div_ceil(parts)).max(1);
+        let ranges = index.chunks().div_ceil(range);
+        let group = index
+            .results
+            .div_ceil(TASKS.div_ceil(parts * ranges.max(1)));
         let group = group.clamp(RESULTS[0], RESULTS[1]).min(index.results);
         let groups = index.results.div_ceil(group);
-        let ranges = TASKS.div_ceil(parts * groups);
-        let range = index.chunks().div_ceil(ranges).max(1);
-        let ranges = index.chunks().div_ceil(range);
         let run = |task: usize, sums: Shared| {
             let (part, task) = (task / (groups * ranges), task % (groups * ranges));
             let (group_of, range_of) = (task % groups * group, task / groups * range);

@@ -162,14 +162,6 @@ pub(crate) struct PlaneTarget {
     pub(crate) streamed: bool,
 }
 
-/// Results of as many floats, 32 MB, have left the caches of most cores before anybody reads them.
-const STREAMED_FROM: usize = 8 << 20;
-
-/// Whether a result of `len` floats from `start` on is written past the caches.
-pub(crate) fn is_streamed(start: *const f32, len: usize) -> bool {
-    len >= STREAMED_FROM && (start as usize).is_multiple_of(size_of::<[f32; LANES]>())
-}
-
 impl PlaneTarget {
     /// A block in lanes, of so many rows and columns.
     pub(crate) fn whole([rows, columns]: [usize; 2], start: *mut f32, streamed: bool) -> Self {
