@@ -42,6 +42,7 @@ mod choice;
 pub mod conv2d;
 mod correlate;
 pub mod dense;
+mod index;
 mod pattern;
 mod sample;
 mod sheets;

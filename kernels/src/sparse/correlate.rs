@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use std::ops::Range;
 
-use super::pattern::{Index, Reach, run_tile};
+use super::index::{BLOCK, Index, Reach, run_tile};
 use super::sheets::{Sheets, TilePlace, Window};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::driver::is_small;
@@ -15,9 +15,6 @@ use crate::shared::{Shared, is_streamed};
 
 /// Channels of the result that share a packed chunk: their sums, 14 vectors each, are 229 KB.
 const MOST_RESULTS: usize = 256;
-
-/// Channels of the result below which packing would cost too much beside the products.
-const LEAST_RESULTS: usize = 64;
 
 /// Tasks to aim at: enough for many cores, and for the last one not to keep the others waiting.
 const LEAST_TASKS: usize = 16;
@@ -65,7 +62,7 @@ impl Correlation<'_> {
         let parts = wanted.min(index.chunks() / LEAST_CHUNKS).max(1);
         let part_chunks = index.chunks().div_ceil(parts);
         let group = index.results.div_ceil(wanted.div_ceil(parts));
-        let group = group.clamp(LEAST_RESULTS, MOST_RESULTS).min(index.results);
+        let group = group.next_multiple_of(BLOCK).min(MOST_RESULTS);
         let groups = index.results.div_ceil(group);
         let [tile_rows, pixels] = index.reach.tile;
         let sums_len = group * tile_rows * pixels * LANES;
@@ -179,17 +176,15 @@ impl TileKernel for Task<'_> {
         sums[..results.len() * result_len].fill(0.0);
         let is_narrow = VECTORS > NARROW && tile.len[1] <= NARROW;
         for chunk in chunks.clone() {
-            let starts = index.starts_of(chunk, results.clone());
-            if starts.first() == starts.last() {
+            if index.weights(chunk, results.clone()).is_empty() {
                 continue;
             }
             let first = chunk * index.chunk;
             let channels = first..index.sources.min(first + index.chunk);
             window.pack(isa, &tile, channels, packed);
             let is_last = chunk + 1 == chunks.end;
-            let lists = starts.windows(2).zip(results.clone());
-            for ((list, result), sums) in lists.zip(sums.chunks_exact_mut(result_len)) {
-                let list = list[0] as usize..list[1] as usize;
+            for (result, list) in index.lists(chunk, results.clone()) {
+                let sums = &mut sums[(result - results.start) * result_len..][..result_len];
                 if is_last && !streamed {
                     correlation
                         .result_sheets

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 use super::correlate::row_step;
-use super::pattern::{Index, run_tile};
+use super::index::{BLOCK, Index, run_tile};
 use super::sheets::{Sheets, TilePlace, Window};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::driver::is_small;
@@ -14,14 +14,17 @@ use crate::isa::Isa;
 use crate::lanes::LANES;
 use crate::shared::Shared;
 
-/// Channels of the result that share a packed chunk, at least and at most.
-const RESULTS: [usize; 2] = [64, 512];
+/// Channels of the result that share a packed chunk, at most.
+const MOST_RESULTS: usize = 512;
 
 /// Tasks to aim at, and parts that a sum over sheets is cut into.
 const TASKS: usize = 16;
 
 /// Floats of all parts of the sums, at most: 32 MB.
 const MOST_PARTS: usize = 8 << 20;
+
+/// Sums behind those of a list that are added to with it: zeros.
+const SLACK: usize = 8;
 
 /// `Σ source · grad` at every position of an index, over all pixels of all sheets.
 pub(super) struct Sampling<'a> {
@@ -69,20 +72,27 @@ impl Sampling<'_> {
         let group = index
             .results
             .div_ceil(TASKS.div_ceil(parts * ranges.max(1)));
-        let group = group.clamp(RESULTS[0], RESULTS[1]).min(index.results);
+        let group = group.next_multiple_of(BLOCK).min(MOST_RESULTS);
         let groups = index.results.div_ceil(group);
         let run = |task: usize, sums: Shared| {
             let (part, task) = (task / (groups * ranges), task % (groups * ranges));
             let (group_of, range_of) = (task % groups * group, task / groups * range);
             let first = part * part_sheets;
-            with_scratch(index.packed_len(), |packed| {
+            let results = group_of..index.results.min(group_of + group);
+            let chunks = range_of..index.chunks().min(range_of + range);
+            let weights = chunks.clone();
+            let weights = weights.map(|chunk| index.weights(chunk, results.clone()).len());
+            let sums_len = weights.sum::<usize>() + SLACK;
+            with_scratch(index.packed_len() + sums_len, |scratch| {
+                let (packed, own) = scratch.split_at_mut(index.packed_len());
                 set.run(Task {
                     sampling: self,
                     sheets: first..sheets.count.min(first + part_sheets),
-                    results: group_of..index.results.min(group_of + group),
-                    chunks: range_of..index.chunks().min(range_of + range),
+                    results,
+                    chunks,
                     packed,
-                    sums: sums.start().wrapping_add(part * len),
+                    sums: own,
+                    target: sums.start().wrapping_add(part * len),
                 });
             });
         };
@@ -118,8 +128,10 @@ struct Task<'a> {
     results: Range<usize>,
     chunks: Range<usize>,
     packed: &'a mut [f32],
-    /// One for each value.
-    sums: *mut f32,
+    /// One for each of its values, chunk by chunk, and [`SLACK`].
+    sums: &'a mut [f32],
+    /// One for each value of the pattern.
+    target: *mut f32,
 }
 
 impl Kernel for Task<'_> {
@@ -152,34 +164,33 @@ impl TileKernel for Task<'_> {
             reach,
             before: *before,
         };
-        for chunk in self.chunks.clone() {
-            let starts = index.starts_of(chunk, self.results.clone());
-            for at in starts[0] as usize..starts[self.results.len()] as usize {
-                // SAFETY: every value belongs to one chunk and one channel of the result, and so
-                // in this part to this task.
-                unsafe { *self.sums.add(at) = 0.0 };
-            }
-        }
+        self.sums.fill(0.0);
         let [down, across] = grad_sheets.tiles(reach);
         let tiles = self.sheets.start * down * across..self.sheets.end * down * across;
         for tile in tiles {
             let tile = TilePlace::new(grad_sheets, reach, tile);
+            let mut passed = 0;
             for chunk in self.chunks.clone() {
-                let starts = index.starts_of(chunk, self.results.clone());
-                if starts[0] == starts[self.results.len()] {
+                let weights = index.weights(chunk, self.results.clone());
+                if weights.is_empty() {
                     continue;
                 }
+                let first_sum = passed;
+                passed += weights.len();
                 let first = chunk * index.chunk;
                 let channels = first..index.sources.min(first + index.chunk);
                 window.pack(isa, &tile, channels, self.packed);
-                for (list, result) in starts.windows(2).zip(self.results.clone()) {
-                    let list = list[0] as usize..list[1] as usize;
-                    if chunk == self.chunks.start {
-                        grad_sheets.prefetch(isa, grad.as_ptr(), &tile, result + 1);
+                let lists = index.lists(chunk, self.results.clone());
+                let next = lists.clone().skip(1).map(|(result, _)| Some(result));
+                for ((result, list), next) in lists.zip(next.chain([None])) {
+                    if let Some(next) = next.filter(|_| chunk == self.chunks.start) {
+                        grad_sheets.prefetch(isa, grad.as_ptr(), &tile, next);
                     }
                     let place = grad_sheets.place(tile.sheet, result, tile.first);
-                    let mut walk = Walk {
-                        offsets: &index.offsets[list.clone()],
+                    let own = first_sum + list.start - weights.start;
+                    let own = own..own + list.len() + SLACK;
+                    let walk = Walk {
+                        offsets: &index.offsets[list],
                         x: self.packed.as_ptr(),
                         x_row: row_step(reach),
                         x_pixel: reach.stride[1] * LANES,
@@ -187,22 +198,28 @@ impl TileKernel for Task<'_> {
                         grad_row: grad_sheets.row(),
                         grad_pixel: grad_sheets.pixel,
                         len: tile.len,
-                        sums: self.sums.wrapping_add(list.start),
+                        sums: &mut self.sums[own],
                     };
                     // SAFETY: the index was built for packed chunks of this reach; `run` held the
-                    // gradient to its sheets, on which the tile lies; the sums are this task's.
+                    // gradient to its sheets, on which the tile lies.
                     unsafe {
-                        while walk.offsets.len() >= ROWS {
-                            walk.add::<I, ROWS>(isa);
-                        }
-                        while walk.offsets.len() >= 3 {
-                            walk.add::<I, 3>(isa);
-                        }
-                        while !walk.offsets.is_empty() {
-                            walk.add::<I, 1>(isa);
+                        match (tile.len[1], reach.stride[1]) == (VECTORS, 1) {
+                            true => walk.run::<I, ROWS, VECTORS>(isa),
+                            false => walk.run::<I, ROWS, 0>(isa),
                         }
                     }
                 }
+            }
+        }
+        let mut rest = &*self.sums;
+        for chunk in self.chunks {
+            let weights = index.weights(chunk, self.results.clone());
+            let (sums, behind) = rest.split_at(weights.len());
+            rest = behind;
+            for (at, &sum) in weights.zip(sums) {
+                // SAFETY: every value belongs to one chunk and one channel of the result, and so in
+                // this part to this task.
+                unsafe { *self.target.add(at) = sum };
             }
         }
     }
@@ -220,48 +237,81 @@ struct Walk<'a> {
     grad_pixel: usize,
     /// Rows and columns.
     len: [usize; 2],
-    /// Of the next position.
-    sums: *mut f32,
+    /// Of those positions, and [`SLACK`].
+    sums: &'a mut [f32],
 }
 
 impl Walk<'_> {
-    /// Adds the products of the tile to the sums of the next `COUNT` positions.
+    /// Adds the products of the tile to the sums of all positions, `ROWS` of them at a time. The tile has
+    /// `COLUMNS` columns, a vector apart, or if that is zero, as many and as far apart as it says.
     ///
     /// # Safety
-    /// There are so many. Every vector of the tile is valid for reading, in the packed chunk at each
-    /// offset and in the gradient, and the sums for reading and writing.
+    /// Every vector of the tile is valid for reading, in the packed chunk at each offset and in the
+    /// gradient.
     #[inline(always)]
-    unsafe fn add<I: Isa, const COUNT: usize>(&mut self, isa: I) {
+    unsafe fn run<I: Isa, const ROWS: usize, const COLUMNS: usize>(mut self, isa: I) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            while self.offsets.len() >= ROWS {
+                self.add::<I, ROWS, COLUMNS>(isa);
+            }
+            if self.offsets.len() >= 4 {
+                self.add::<I, 4, COLUMNS>(isa);
+            }
+            if self.offsets.len() >= 2 {
+                self.add::<I, 2, COLUMNS>(isa);
+            }
+            if !self.offsets.is_empty() {
+                self.add::<I, 1, COLUMNS>(isa);
+            }
+        }
+    }
+
+    /// Adds the products of the tile to the sums of the next `COUNT` positions, if there are so many.
+    ///
+    /// # Safety
+    /// See [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn add<I: Isa, const COUNT: usize, const COLUMNS: usize>(&mut self, isa: I) {
+        const { assert!(COUNT <= SLACK) };
         let (next, rest) = self.offsets.split_at(COUNT);
         let mut x = [self.x; COUNT];
         for (x, &offset) in x.iter_mut().zip(next) {
             *x = x.wrapping_add(offset as usize);
         }
-        let mut sums = [isa.zero(); COUNT];
-        for row in 0..self.len[0] {
-            for column in 0..self.len[1] {
-                let at = row * self.x_row + column * self.x_pixel;
-                let grad = row * self.grad_row + column * self.grad_pixel;
+        let mut dots = [isa.zero(); COUNT];
+        let (columns, x_pixel) = match COLUMNS {
+            0 => (self.len[1], self.x_pixel),
+            _ => (COLUMNS, LANES),
+        };
+        let mut grad_row = self.grad;
+        for _ in 0..self.len[0] {
+            let mut grad = grad_row;
+            for column in 0..columns {
                 // SAFETY: the caller vouches for the vectors of the tile.
-                let grad = unsafe { isa.load_ptr(self.grad.add(grad)) };
-                for (sum, x) in sums.iter_mut().zip(x) {
+                let factor = unsafe { isa.load_ptr(grad) };
+                grad = grad.wrapping_add(self.grad_pixel);
+                for (dot, x) in dots.iter_mut().zip(x) {
                     // SAFETY: as above.
-                    let x = unsafe { isa.load_ptr(x.add(at)) };
-                    *sum = isa.mul_add(x, grad, *sum);
+                    let x = unsafe { isa.load_ptr(x.add(column * x_pixel)) };
+                    *dot = isa.mul_add(x, factor, *dot);
                 }
             }
+            grad_row = grad_row.wrapping_add(self.grad_row);
+            x = x.map(|x| x.wrapping_add(self.x_row));
         }
-        let mut eight = [isa.zero(); 8];
-        eight[..COUNT].copy_from_slice(&sums);
-        let totals = match COUNT {
-            1 => [isa.sum(eight[0]); 8],
-            _ => isa.sum_eight(eight),
-        };
-        for (at, total) in totals.into_iter().enumerate().take(COUNT) {
-            // SAFETY: the caller vouches for the sums.
-            unsafe { *self.sums.add(at) += total };
+        if COUNT == 1 {
+            self.sums[0] += isa.sum(dots[0]);
+        } else {
+            let mut eight = [isa.zero(); SLACK];
+            eight[..COUNT].copy_from_slice(&dots);
+            let totals = isa.sum_eight(eight);
+            // All of them in one vector: those behind `COUNT` are zeros.
+            for (sum, total) in self.sums[..SLACK].iter_mut().zip(totals) {
+                *sum += total;
+            }
         }
         self.offsets = rest;
-        self.sums = self.sums.wrapping_add(COUNT);
+        self.sums = &mut std::mem::take(&mut self.sums)[COUNT..];
     }
 }

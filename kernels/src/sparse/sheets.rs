@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::pattern::Reach;
+use super::index::Reach;
 use crate::isa::Isa;
 use crate::lanes::LANES;
 

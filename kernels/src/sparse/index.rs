@@ -1,0 +1,295 @@
+//! The weights of a pattern in the order of one direction, cut into chunks of channels that the
+//! first-level cache holds.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::dispatch::{InstructionSet, Kernel};
+use crate::gemm::scratch::with_scratch;
+use crate::gemm::tile::TileKernel;
+use crate::isa::Isa;
+use crate::lanes::LANES;
+use crate::shared::Shared;
+
+/// Rows of a tile where windows are larger than a pixel: a packed row then serves several.
+const TILE_ROWS: usize = 2;
+
+/// Floats of a packed chunk, about: 20 KB, which a first-level cache of 32 KB holds beside the sums.
+const PACKED: usize = 28 << 8;
+
+/// Channels of the result that tasks have in common: a group begins at a multiple of this.
+pub(super) const BLOCK: usize = 64;
+
+/// Values that one thread brings from one order into another.
+const MOVED: usize = 1 << 14;
+
+/// The weights in the order of one direction.
+#[derive(Clone, Debug)]
+pub(super) struct Index {
+    /// Channels of the result and of the source.
+    pub(super) results: usize,
+    pub(super) sources: usize,
+    /// Channels of the source in a chunk.
+    pub(super) chunk: usize,
+    /// Of each chunk those of all channels of the result: of [`BLOCK`] channels after the other, the
+    /// shortest first, so that a processor foresees where they end. Then the end of all.
+    lists: Vec<List>,
+    /// Where in a packed chunk the first pixel of a tile finds what a weight is multiplied with.
+    pub(super) offsets: Vec<u32>,
+    /// Which of the values it has.
+    order: Vec<u32>,
+    pub(super) reach: Reach,
+}
+
+/// The weights of a channel of the result in a chunk.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    result: u32,
+    /// The first of them; the last one is before the first of the next list.
+    start: u32,
+}
+
+/// What a tile of the result reaches of the source.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    /// Rows and columns of the tile.
+    pub(super) tile: [usize; 2],
+    /// Rows and columns of the source that windows on it cover, and so of a packed channel.
+    pub(super) packed: [usize; 2],
+    /// Places of the source from one pixel of the tile to the next.
+    pub(super) stride: [usize; 2],
+    /// Only places at multiples of this are there; between them are zeros.
+    pub(super) dilation: [usize; 2],
+}
+
+impl Reach {
+    pub(super) fn new(
+        tile: [usize; 2],
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        dilation: [usize; 2],
+    ) -> Self {
+        let covered = |at: usize| (tile[at] - 1) * stride[at] + kernel[at];
+        Self {
+            tile,
+            packed: [covered(0), covered(1)],
+            stride,
+            dilation,
+        }
+    }
+
+    /// Whether tiles are single rows, of a window of a single pixel: see [`Isa::sparse_line`].
+    pub(super) fn is_line(&self) -> bool {
+        self.tile[0] == 1
+    }
+
+    /// Floats of one packed channel.
+    pub(super) fn channel_len(&self) -> usize {
+        self.packed[0] * self.packed[1] * LANES
+    }
+}
+
+/// A weight as one direction sees it.
+pub(super) struct Entry {
+    pub(super) result: u32,
+    pub(super) source: u32,
+    pub(super) tap: [u32; 2],
+    /// Its place among the values.
+    pub(super) value: u32,
+}
+
+impl Index {
+    /// Sorts the weights.
+    pub(super) fn new(
+        results: usize,
+        sources: usize,
+        reach: Reach,
+        mut entries: Vec<Entry>,
+    ) -> Self {
+        let chunk = (PACKED / reach.channel_len()).clamp(1, sources.max(1));
+        let key = |entry: &Entry| {
+            let chunk_of = entry.source as usize / chunk;
+            (chunk_of as u32, entry.result, entry.source, entry.tap)
+        };
+        entries.sort_unstable_by_key(key);
+        let mut lists = Vec::with_capacity(sources.div_ceil(chunk) * results + 1);
+        let mut sorted = Vec::with_capacity(entries.len());
+        let mut rest = &entries[..];
+        for chunk_of in 0..sources.div_ceil(chunk) {
+            let mut of_chunk: Vec<&[Entry]> = Vec::with_capacity(results);
+            for result in 0..results {
+                let is_here = |entry: &Entry| {
+                    entry.source as usize / chunk == chunk_of && entry.result as usize == result
+                };
+                let len = rest.iter().take_while(|entry| is_here(entry)).count();
+                let (list, after) = rest.split_at(len);
+                of_chunk.push(list);
+                rest = after;
+            }
+            let mut order: Vec<usize> = (0..results).collect();
+            order.sort_by_key(|&result| (result / BLOCK, of_chunk[result].len()));
+            for result in order {
+                lists.push(List {
+                    result: result as u32,
+                    start: sorted.len() as u32,
+                });
+                sorted.extend(of_chunk[result]);
+            }
+        }
+        lists.push(List {
+            result: results as u32,
+            start: sorted.len() as u32,
+        });
+        let offset = |entry: &Entry| {
+            let channel = entry.source as usize % chunk;
+            let [row, column] = entry.tap.map(|place| place as usize);
+            let place = (channel * reach.packed[0] + row) * reach.packed[1] + column;
+            (place * LANES) as u32
+        };
+        Self {
+            results,
+            sources,
+            chunk,
+            lists,
+            offsets: sorted.iter().copied().map(offset).collect(),
+            order: sorted.iter().map(|entry| entry.value).collect(),
+            reach,
+        }
+    }
+
+    /// Calls `code` with the values in the order of this index.
+    pub(super) fn with_ordered(&self, values: &[f32], code: impl FnOnce(&[f32])) {
+        with_scratch(values.len(), |ordered| {
+            let targets = ordered
+                .par_chunks_mut(MOVED)
+                .zip(self.order.par_chunks(MOVED));
+            targets.for_each(|(targets, order)| {
+                for (target, &at) in targets.iter_mut().zip(order) {
+                    *target = values[at as usize];
+                }
+            });
+            code(ordered);
+        });
+    }
+
+    /// Calls `code` with a place for something of each value in the order of this index, then brings
+    /// that to the values.
+    pub(super) fn with_unordered(&self, values: &mut [f32], code: impl FnOnce(&mut [f32])) {
+        assert_eq!(values.len(), self.order.len());
+        with_scratch(values.len(), |ordered| {
+            code(ordered);
+            let places = Shared::new(values.as_mut_ptr());
+            let moved = ordered.par_chunks(MOVED).zip(self.order.par_chunks(MOVED));
+            moved.for_each(|(ordered, order)| {
+                for (&value, &at) in ordered.iter().zip(order) {
+                    // SAFETY: the order is a permutation of the places of as many values, so that each
+                    // place is written once.
+                    unsafe { *places.start().add(at as usize) = value };
+                }
+            });
+        });
+    }
+
+    /// Chunks of the source.
+    pub(super) fn chunks(&self) -> usize {
+        self.sources.div_ceil(self.chunk)
+    }
+
+    /// Floats of a packed chunk.
+    pub(super) fn packed_len(&self) -> usize {
+        self.chunk * self.reach.channel_len()
+    }
+
+    /// Channels of the result and where their weights lie, of a chunk.
+    ///
+    /// # Panics
+    /// If the channels do not begin with a [`BLOCK`], and end with one or with all.
+    #[inline(always)]
+    pub(super) fn lists(
+        &self,
+        chunk: usize,
+        results: Range<usize>,
+    ) -> impl ExactSizeIterator<Item = (usize, Range<usize>)> + Clone {
+        assert!(results.start.is_multiple_of(BLOCK));
+        assert!(results.end.is_multiple_of(BLOCK) || results.end == self.results);
+        let first = chunk * self.results;
+        let lists = &self.lists[first + results.start..=first + results.end];
+        lists.windows(2).map(|pair| {
+            let weights = pair[0].start as usize..pair[1].start as usize;
+            (pair[0].result as usize, weights)
+        })
+    }
+
+    /// The weights of a channel of the result: the channel of the source, row and column of the window, and
+    /// which of the values it has.
+    pub(super) fn of_result(
+        &self,
+        result: usize,
+    ) -> impl Iterator<Item = (usize, [usize; 2], usize)> {
+        let channel_len = self.reach.channel_len();
+        let [_, columns] = self.reach.packed;
+        let first = result / BLOCK * BLOCK;
+        let block = first..self.results.min(first + BLOCK);
+        (0..self.chunks()).flat_map(move |chunk| {
+            let mut lists = self.lists(chunk, block.clone());
+            let list = lists.find_map(|(other, list)| (other == result).then_some(list));
+            list.unwrap_or_default().map(move |at| {
+                let offset = self.offsets[at] as usize;
+                let place = offset % channel_len / LANES;
+                let source = chunk * self.chunk + offset / channel_len;
+                (
+                    source,
+                    [place / columns, place % columns],
+                    self.order[at] as usize,
+                )
+            })
+        })
+    }
+
+    /// Where the weights of these channels lie, of a chunk.
+    pub(super) fn weights(&self, chunk: usize, results: Range<usize>) -> Range<usize> {
+        let first = chunk * self.results;
+        let place = |at: usize| self.lists[first + at].start as usize;
+        place(results.start)..place(results.end)
+    }
+}
+
+/// Runs a kernel with the tile of single pixels, or with that of larger windows.
+#[inline(always)]
+pub(super) fn run_tile<I: Isa, K: TileKernel>(isa: I, is_line: bool, kernel: K) -> K::Output {
+    match is_line {
+        true => isa.sparse_line(kernel),
+        false => isa.sparse_tile(kernel),
+    }
+}
+
+/// Rows and columns of a tile of the result under a window of this size.
+pub(super) fn tile(set: InstructionSet, kernel: [usize; 2]) -> [usize; 2] {
+    let is_line = kernel == [1, 1];
+    let rows = if is_line { 1 } else { TILE_ROWS };
+    [rows, set.run(TilePixels { is_line })]
+}
+
+/// Pixels of a tile in a row.
+struct TilePixels {
+    is_line: bool,
+}
+
+impl Kernel for TilePixels {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> usize {
+        run_tile(isa, self.is_line, self)
+    }
+}
+
+impl TileKernel for TilePixels {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, _: I) -> usize {
+        VECTORS
+    }
+}
