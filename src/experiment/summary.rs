@@ -59,15 +59,17 @@ pub struct SummaryRow {
 pub struct SparseKernels {
     /// Of "forward", "grad_input" and "grad_weights"; the others go by dense kernels.
     pub passes: Vec<&'static str>,
+    /// Whether these are all that the layer has: nobody wants the first one's gradient of its input.
+    pub is_whole: bool,
     /// How many times faster than by dense kernels a step is expected to be.
     pub speedup: f64,
 }
 
 impl fmt::Display for SparseKernels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.passes.len() {
-            3 => write!(f, "sparse {:.1}x", self.speedup),
-            _ => write!(f, "sparse {} {:.1}x", self.passes.join("+"), self.speedup),
+        match self.is_whole {
+            true => write!(f, "sparse {:.1}x", self.speedup),
+            false => write!(f, "sparse {} {:.1}x", self.passes.join("+"), self.speedup),
         }
     }
 }
@@ -143,9 +145,11 @@ fn sparse_kernels(net: &NetSpec, layer: usize, density: f64) -> Option<SparseKer
         None => net.input.dims().to_vec(),
     };
     let is_pooled = matches!(net.layers.get(layer + 1), Some(LayerSpec::MaxPool { .. }));
+    let is_first = net.parameters_by_layer()[..layer].iter().all(Vec::is_empty);
     let layer = match net.layers[layer] {
         LayerSpec::Dense { units, .. } => sparse::Layer::Dense {
             features: [before.iter().product(), units],
+            is_first,
         },
         LayerSpec::Conv2d {
             filters, window, ..
@@ -153,6 +157,7 @@ fn sparse_kernels(net: &NetSpec, layer: usize, density: f64) -> Option<SparseKer
             window,
             channels: [before[0], filters],
             is_pooled,
+            is_first,
         },
         _ => return None,
     };
@@ -160,6 +165,7 @@ fn sparse_kernels(net: &NetSpec, layer: usize, density: f64) -> Option<SparseKer
     let passes = sparse::choose(set, layer, density);
     passes.any().then(|| SparseKernels {
         passes: passes.names().collect(),
+        is_whole: passes == layer.passes(),
         speedup: sparse::expected_speedup(set, layer, passes, density),
     })
 }
@@ -341,10 +347,11 @@ mod tests {
     fn passes_by_sparse_kernels_are_named_where_not_all_are() {
         let mut kernels = SparseKernels {
             passes: vec!["grad_input", "grad_weights"],
+            is_whole: false,
             speedup: 1.24,
         };
         assert_eq!(kernels.to_string(), "sparse grad_input+grad_weights 1.2x");
-        kernels.passes.push("forward");
+        kernels.is_whole = true;
         assert_eq!(kernels.to_string(), "sparse 1.2x");
     }
 }

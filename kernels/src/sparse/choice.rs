@@ -101,6 +101,8 @@ pub enum Layer {
     Dense {
         /// Input and output features.
         features: [usize; 2],
+        /// Whether nobody wants the gradient of its input.
+        is_first: bool,
     },
     /// A convolution.
     Conv2d {
@@ -110,10 +112,21 @@ pub enum Layer {
         channels: [usize; 2],
         /// Whether a max pooling follows.
         is_pooled: bool,
+        /// Whether nobody wants the gradient of its input.
+        is_first: bool,
     },
 }
 
 impl Layer {
+    /// The passes of a step.
+    pub fn passes(self) -> Passes {
+        let (Self::Dense { is_first, .. } | Self::Conv2d { is_first, .. }) = self;
+        Passes {
+            grad_input: !is_first,
+            ..Passes::ALL
+        }
+    }
+
     /// For each pass the density at which both kinds of kernels take the same time.
     fn crossovers(self, set: InstructionSet) -> [f64; 3] {
         let of_set = match set.name() {
@@ -122,7 +135,7 @@ impl Layer {
             _ => PORTABLE,
         };
         let (window, channels, is_pooled) = match self {
-            Self::Dense { features } => {
+            Self::Dense { features, .. } => {
                 let is_large = features[0] * features[1] >= LARGE;
                 return [of_set.dense[usize::from(is_large)]; 3];
             }
@@ -130,6 +143,7 @@ impl Layer {
                 window,
                 channels,
                 is_pooled,
+                ..
             } => (window, channels, is_pooled),
         };
         // How many images and pixels there are does not count.
@@ -197,30 +211,37 @@ impl Passes {
 pub fn choose(set: InstructionSet, layer: Layer, density: f64) -> Passes {
     static FORCED: OnceLock<Option<Choice>> = OnceLock::new();
     match *FORCED.get_or_init(|| choice_from_env().unwrap_or(None)) {
-        Some(Choice::Always) => Passes::ALL,
+        Some(Choice::Always) => layer.passes(),
         Some(Choice::Never) => Passes::NONE,
         None => {
+            let passes = layer.passes();
             let [forward, grad_input, grad_weights] =
                 layer.crossovers(set).map(|crossover| density <= crossover);
             Passes {
-                forward,
-                grad_input,
-                grad_weights,
+                forward: passes.forward && forward,
+                grad_input: passes.grad_input && grad_input,
+                grad_weights: passes.grad_weights && grad_weights,
             }
         }
     }
 }
 
-/// How many times faster a step of the layer is expected to be by these passes than by dense kernels: the
-/// three take as long there, and the time of a sparse one is in proportion to the density, and equal at the
+/// How many times faster a step of the layer is expected to be by these passes than by dense kernels: all
+/// take as long there, and the time of a sparse one is in proportion to the density, and equal at the
 /// crossover.
 pub fn expected_speedup(set: InstructionSet, layer: Layer, passes: Passes, density: f64) -> f64 {
-    let times = passes.each().into_iter().zip(layer.crossovers(set));
-    let time = |(is_sparse, crossover)| match is_sparse {
+    let of_step = layer.passes().each();
+    let kinds = passes.each().into_iter().zip(layer.crossovers(set));
+    let times = kinds.zip(of_step).filter(|(_, is_computed)| *is_computed);
+    let time = |((is_sparse, crossover), _)| match is_sparse {
         true => density / crossover,
         false => 1.0,
     };
-    3.0 / times.map(time).sum::<f64>()
+    let count = of_step
+        .into_iter()
+        .filter(|is_computed| *is_computed)
+        .count();
+    count as f64 / times.map(time).sum::<f64>()
 }
 
 #[cfg(test)]
@@ -239,9 +260,11 @@ mod tests {
             },
             channels: [channels; 2],
             is_pooled: false,
+            is_first: false,
         };
         let dense = Layer::Dense {
             features: [1_000; 2],
+            is_first: false,
         };
         // Nothing is forced where the tests run, or everything is.
         if choice_from_env() != Ok(None) || crate::conv2d::method_from_env() != Ok(None) {
@@ -263,6 +286,27 @@ mod tests {
                 ..Passes::ALL
             };
             assert!((speedup(some) - 1.8).abs() < 1e-9);
+        }
+    }
+    #[test]
+    fn a_first_layer_has_no_gradient_of_its_input() {
+        if choice_from_env() != Ok(None) {
+            return;
+        }
+        let layer = |is_first| Layer::Dense {
+            features: [1_000; 2],
+            is_first,
+        };
+        for &set in dispatch::all() {
+            let passes = choose(set, layer(true), 0.1);
+            assert_eq!(
+                passes.names().collect::<Vec<_>>(),
+                ["forward", "grad_weights"]
+            );
+            let third = layer(true).crossovers(set)[0] / 3.0;
+            assert!((expected_speedup(set, layer(true), passes, third) - 3.0).abs() < 1e-9);
+            let whole = expected_speedup(set, layer(false), Passes::NONE, third);
+            assert!((whole - 1.0).abs() < 1e-9);
         }
     }
 }

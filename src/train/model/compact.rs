@@ -58,10 +58,12 @@ fn replace(
     let set = dispatch::active();
     let owned_count = owned.iter().filter(|&&owned| owned != 0).count();
     let density = owned_count as f64 / owned.len().max(1) as f64;
+    let is_first = !weighted.has_grad_input;
     let (pattern, passes) = match (weighted.op, shape.dims()) {
         (WeightedOp::Dense(op), &[inputs, outputs]) => {
             let features = [inputs, outputs];
-            let passes = sparse::choose(set, sparse::Layer::Dense { features }, density);
+            let layer = sparse::Layer::Dense { features, is_first };
+            let passes = sparse::choose(set, layer, density);
             if op.precision != Precision::F32 || !passes.any() {
                 return None;
             }
@@ -78,6 +80,7 @@ fn replace(
                 window,
                 channels: [inputs, outputs],
                 is_pooled: op.max_pool.is_some(),
+                is_first,
             };
             let passes = sparse::choose(set, layer, density);
             if is_bf16 || !passes.any() {
