@@ -281,7 +281,12 @@ impl Isa for Avx2 {
     fn sum_eight(self, vectors: [Pair; 8]) -> [f32; 8] {
         // SAFETY: the token proves AVX2.
         unsafe {
-            let [a, b, c, d, e, f, g, h] = vectors.map(|[low, high]| _mm256_add_ps(low, high));
+            // Not by `map`, which is not always inlined.
+            let mut halves = [_mm256_setzero_ps(); 8];
+            for (half, [low, high]) in halves.iter_mut().zip(vectors) {
+                *half = _mm256_add_ps(low, high);
+            }
+            let [a, b, c, d, e, f, g, h] = halves;
             let four_apart = |a, b| {
                 let low = _mm256_permute2f128_ps::<0x20>(a, b);
                 _mm256_add_ps(low, _mm256_permute2f128_ps::<0x31>(a, b))

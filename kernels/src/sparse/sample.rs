@@ -298,7 +298,9 @@ impl Walk<'_> {
                 }
             }
             grad_row = grad_row.wrapping_add(self.grad_row);
-            x = x.map(|x| x.wrapping_add(self.x_row));
+            for x in &mut x {
+                *x = x.wrapping_add(self.x_row);
+            }
         }
         if COUNT == 1 {
             self.sums[0] += isa.sum(dots[0]);
