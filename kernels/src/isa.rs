@@ -81,6 +81,21 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
         unsafe { self.store_ptr(target, vector) }
     }
 
+    /// Writes sixteen floats, past the caches if they are to be `streamed`.
+    ///
+    /// # Safety
+    /// As [`stream_ptr`](Isa::stream_ptr) or [`store_ptr`](Isa::store_ptr).
+    #[inline(always)]
+    unsafe fn write_ptr(self, target: *mut f32, vector: Self::F32, streamed: bool) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            match streamed {
+                true => self.stream_ptr(target, vector),
+                false => self.store_ptr(target, vector),
+            }
+        }
+    }
+
     /// Orders what [`stream_ptr`](Isa::stream_ptr) wrote before every later write of this thread.
     #[inline(always)]
     fn fence(self) {}

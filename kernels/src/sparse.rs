@@ -11,7 +11,8 @@
 //! a weight is broadcast, multiplied with the vectors of all pixels of the tile, and added to sums in
 //! registers. Packing costs little beside that, since all channels of the result use what was packed.
 //!
-//! - **Forward**: lists of the weights of each output, ordered by chunk, output, input and tap.
+//! - **Forward**: lists of the weights of each output, ordered by input and tap; those of a chunk by their
+//!   length, sixty-four outputs after the other.
 //! - **Input gradient**: the same over a second index of the same values, with inputs and outputs in each
 //!   other's place and the taps reversed.
 //! - **Gradient of the values**: at every position that is owned, and nowhere else, the products of

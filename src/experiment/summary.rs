@@ -105,7 +105,7 @@ impl Summary {
                     if parameter == 0 {
                         let net = nets[sharer.task];
                         let density = share as f64 / len as f64;
-                        sparse[sharer.task] = sparse_kernels(net, sharer.layer, density);
+                        sparse[sharer.task] = sparse_kernels(net, sharer, density);
                     }
                 }
             }
@@ -139,13 +139,14 @@ impl Summary {
 }
 
 /// The sparse kernels that suit a layer of this density, if any do.
-fn sparse_kernels(net: &NetSpec, layer: usize, density: f64) -> Option<SparseKernels> {
+fn sparse_kernels(net: &NetSpec, sharer: &Sharer, density: f64) -> Option<SparseKernels> {
+    let layer = sharer.layer;
     let before = match layer.checked_sub(1) {
         Some(before) => net.shapes().ok()?.get(before)?.clone(),
         None => net.input.dims().to_vec(),
     };
     let is_pooled = matches!(net.layers.get(layer + 1), Some(LayerSpec::MaxPool { .. }));
-    let is_first = net.parameters_by_layer()[..layer].iter().all(Vec::is_empty);
+    let is_first = sharer.first_parameter == 0;
     let layer = match net.layers[layer] {
         LayerSpec::Dense { units, .. } => sparse::Layer::Dense {
             features: [before.iter().product(), units],

@@ -39,8 +39,6 @@ pub struct Weighted {
     pub output: Var,
     /// The place of its kernel among the parameters.
     pub kernel: usize,
-    /// Whether the gradient of its input is wanted: parameters come before it.
-    pub has_grad_input: bool,
     /// What it does.
     pub op: WeightedOp,
 }
@@ -298,7 +296,6 @@ impl Recorder<'_> {
     /// Records an operation on the signal and the next so many parameters, a kernel first.
     fn apply_weighted(&mut self, op: WeightedOp, parameters: usize) -> Result<(), TensorError> {
         let kernel = self.parameter_count - self.parameters.len();
-        let has_grad_input = kernel > 0;
         match op {
             WeightedOp::Dense(op) => self.apply(op, parameters)?,
             WeightedOp::Conv2d(op) => self.apply(op, parameters)?,
@@ -306,7 +303,6 @@ impl Recorder<'_> {
         self.weighted.push(Weighted {
             output: self.signal,
             kernel,
-            has_grad_input,
             op,
         });
         Ok(())

@@ -214,13 +214,12 @@ pub fn choose(set: InstructionSet, layer: Layer, density: f64) -> Passes {
         Some(Choice::Always) => layer.passes(),
         Some(Choice::Never) => Passes::NONE,
         None => {
-            let passes = layer.passes();
             let [forward, grad_input, grad_weights] =
                 layer.crossovers(set).map(|crossover| density <= crossover);
             Passes {
-                forward: passes.forward && forward,
-                grad_input: passes.grad_input && grad_input,
-                grad_weights: passes.grad_weights && grad_weights,
+                forward,
+                grad_input: grad_input && layer.passes().grad_input,
+                grad_weights,
             }
         }
     }
@@ -230,18 +229,14 @@ pub fn choose(set: InstructionSet, layer: Layer, density: f64) -> Passes {
 /// take as long there, and the time of a sparse one is in proportion to the density, and equal at the
 /// crossover.
 pub fn expected_speedup(set: InstructionSet, layer: Layer, passes: Passes, density: f64) -> f64 {
-    let of_step = layer.passes().each();
-    let kinds = passes.each().into_iter().zip(layer.crossovers(set));
-    let times = kinds.zip(of_step).filter(|(_, is_computed)| *is_computed);
-    let time = |((is_sparse, crossover), _)| match is_sparse {
-        true => density / crossover,
+    let [of_step, sparse] = [layer.passes(), passes].map(Passes::each);
+    let crossovers = layer.crossovers(set);
+    let time = |pass: usize| match sparse[pass] {
+        true => density / crossovers[pass],
         false => 1.0,
     };
-    let count = of_step
-        .into_iter()
-        .filter(|is_computed| *is_computed)
-        .count();
-    count as f64 / times.map(time).sum::<f64>()
+    let computed = (0..3).filter(|&pass| of_step[pass]);
+    computed.clone().count() as f64 / computed.map(time).sum::<f64>()
 }
 
 #[cfg(test)]

@@ -78,7 +78,6 @@ impl Correlation<'_> {
                         tile: TilePlace::new(sheets, &index.reach, task / groups),
                         results: first..index.results.min(first + group),
                         chunks: part * part_chunks..index.chunks().min((part + 1) * part_chunks),
-                        is_whole: parts == 1,
                         packed,
                         sums,
                         target: target.start().wrapping_add(part * reach),
@@ -126,10 +125,8 @@ struct Task<'a> {
     correlation: &'a Correlation<'a>,
     tile: TilePlace,
     results: Range<usize>,
-    /// Of the source.
+    /// Of the source; if they are not all, bare sums are wanted.
     chunks: Range<usize>,
-    /// Whether these are all chunks: if not, bare sums are wanted.
-    is_whole: bool,
     packed: &'a mut [f32],
     sums: &'a mut [f32],
     target: *mut f32,
@@ -156,7 +153,6 @@ impl TileKernel for Task<'_> {
             tile,
             results,
             chunks,
-            is_whole,
             packed,
             sums,
             target,
@@ -216,6 +212,7 @@ impl TileKernel for Task<'_> {
                 }
             }
         }
+        let is_whole = chunks == (0..index.chunks());
         for (result, sums) in results.zip(sums.chunks_exact(result_len)) {
             for (row, sums) in sums.chunks_exact(row_len).enumerate().take(tile.len[0]) {
                 let (sums, _) = sums.as_chunks::<LANES>();
@@ -230,12 +227,7 @@ impl TileKernel for Task<'_> {
                     let target = target.wrapping_add(place);
                     // SAFETY: `run` held the result to the sheets; no other task has this tile of
                     // this channel; what is streamed is aligned.
-                    unsafe {
-                        match streamed {
-                            true => isa.stream_ptr(target, value),
-                            false => isa.store_ptr(target, value),
-                        }
-                    }
+                    unsafe { isa.write_ptr(target, value, streamed) };
                 }
             }
         }

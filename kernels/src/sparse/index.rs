@@ -15,7 +15,7 @@ use crate::shared::Shared;
 /// Rows of a tile where windows are larger than a pixel: a packed row then serves several.
 const TILE_ROWS: usize = 2;
 
-/// Floats of a packed chunk, about: 20 KB, which a first-level cache of 32 KB holds beside the sums.
+/// Floats of a packed chunk, at most: 28 KB, which a first-level cache of 32 KB holds beside the sums of a list.
 const PACKED: usize = 28 << 8;
 
 /// Channels of the result that tasks have in common: a group begins at a multiple of this.

@@ -58,7 +58,8 @@ fn replace(
     let set = dispatch::active();
     let owned_count = owned.iter().filter(|&&owned| owned != 0).count();
     let density = owned_count as f64 / owned.len().max(1) as f64;
-    let is_first = !weighted.has_grad_input;
+    // No parameter before it wants a gradient.
+    let is_first = weighted.kernel == 0;
     let (pattern, passes) = match (weighted.op, shape.dims()) {
         (WeightedOp::Dense(op), &[inputs, outputs]) => {
             let features = [inputs, outputs];

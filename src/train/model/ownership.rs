@@ -62,8 +62,8 @@ impl Model {
     }
 
     /// A task's parameter values as the tape holds them, in the order of
-    /// [`NetSpec::parameters`](crate::nn::NetSpec::parameters): of a
-    /// kernel that [sparse operations](crate::ops::SparseDense) take, only the owned ones, by position.
+    /// [`NetSpec::parameters`](crate::nn::NetSpec::parameters): of a kernel that
+    /// [sparse operations](crate::ops::SparseDense) take, only the owned ones, by position.
     pub fn stored(&self, task: usize) -> impl Iterator<Item = &[f32]> {
         let parameters = &self.tasks[task].network.parameters;
         parameters.iter().map(|&var| self.tape.value(var).data())

@@ -327,11 +327,7 @@ pub(super) unsafe fn write_outputs<I: Isa, T: Transform>(
                 if last.rectified {
                     value = isa.select_gt_zero(isa.load_ptr(to), value);
                 }
-                if last.streamed {
-                    isa.stream_ptr(to, value);
-                } else {
-                    isa.store_ptr(to, value);
-                }
+                isa.write_ptr(to, value, last.streamed);
             }
         });
     });
