@@ -29,6 +29,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use crate::isa::Isa;
+use crate::isa::amx;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
@@ -39,7 +40,7 @@ use crate::isa::portable::Portable;
 pub const ENV: &str = "TASKWEAVE_ISA";
 
 /// Names of every set that this crate knows, on whatever machine.
-const KNOWN: [&str; 3] = ["portable", "avx2", "avx512"];
+const KNOWN: [&str; 4] = ["portable", "avx2", "avx512", "amx"];
 
 /// An instruction set that this machine has: there is no other way to get one than by detection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,6 +53,9 @@ enum Set {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512, and tiles for products of bf16.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 /// A request for an instruction set that cannot be met.
@@ -87,7 +91,8 @@ pub trait Kernel {
 }
 
 impl InstructionSet {
-    /// The name that [`ENV`] knows this set by: `portable`, `avx2` or `avx512`.
+    /// The name that [`ENV`] knows this set by: `portable`, `avx2`, `avx512` or `amx`, which is
+    /// `avx512` but for products of bf16.
     pub fn name(self) -> &'static str {
         match self.0 {
             Set::Portable => Portable::NAME,
@@ -95,6 +100,8 @@ impl InstructionSet {
             Set::Avx2 => Avx2::NAME,
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => Avx512::<false>::NAME,
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => "amx",
         }
     }
 
@@ -113,12 +120,30 @@ impl InstructionSet {
     }
 
     /// Whether the products of bf16 are instructions here; elsewhere they are emulated, to the same
-    /// bits but many times slower.
+    /// bits as on `avx512` but many times slower.
     pub fn has_bf16(self) -> bool {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => is_x86_feature_detected!("avx512bf16"),
+            Set::Avx512 | Set::Amx => is_x86_feature_detected!("avx512bf16"),
             _ => false,
+        }
+    }
+
+    /// The set whose kernels of f32 this one runs: itself, or `avx512` for `amx`.
+    pub fn of_f32(self) -> Self {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => Self(Set::Avx512),
+            _ => self,
+        }
+    }
+
+    /// The tile registers, if this set multiplies bf16 by them.
+    pub(crate) fn tiles(self) -> Option<amx::Unit> {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => tile_unit(),
+            _ => None,
         }
     }
 
@@ -130,7 +155,7 @@ impl InstructionSet {
             // SAFETY: `all` made this value after it detected the features, the last one is
             // detected here.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 if self.has_bf16() => unsafe { run_avx512_bf16(kernel) },
+            Set::Avx512 | Set::Amx if self.has_bf16() => unsafe { run_avx512_bf16(kernel) },
             _ => self.run(kernel),
         }
     }
@@ -145,7 +170,7 @@ impl InstructionSet {
             Set::Avx2 => unsafe { run_avx2(kernel) },
             // SAFETY: `all` made this value after it detected the features.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => unsafe { run_avx512(kernel) },
+            Set::Avx512 | Set::Amx => unsafe { run_avx512(kernel) },
         }
     }
 }
@@ -183,6 +208,13 @@ unsafe fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(unsafe { Avx512::<true>::new_unchecked() })
 }
 
+/// Detected once.
+#[cfg(target_arch = "x86_64")]
+fn tile_unit() -> Option<amx::Unit> {
+    static UNIT: OnceLock<Option<amx::Unit>> = OnceLock::new();
+    *UNIT.get_or_init(amx::Unit::detect)
+}
+
 /// The instruction sets of this machine, slowest first: the portable one, then what was detected.
 pub fn all() -> &'static [InstructionSet] {
     static ALL: OnceLock<Vec<InstructionSet>> = OnceLock::new();
@@ -201,6 +233,9 @@ pub fn all() -> &'static [InstructionSet] {
             }
             if avx2 && avx512 {
                 sets.push(InstructionSet(Set::Avx512));
+                if tile_unit().is_some() {
+                    sets.push(InstructionSet(Set::Amx));
+                }
             }
         }
         sets
@@ -231,7 +266,12 @@ mod tests {
 
     #[test]
     fn every_set_of_the_machine_is_there_and_named() {
-        let names: Vec<_> = all().iter().map(|set| set.name()).collect();
+        let mut names: Vec<_> = all().iter().map(|set| set.name()).collect();
+        // Whether there are tiles the system has a say in.
+        if names.last() == Some(&"amx") {
+            names.pop();
+            assert!(all()[all().len() - 1].has_bf16());
+        }
         #[allow(unused_mut)]
         let mut expected = vec!["portable"];
         #[cfg(target_arch = "x86_64")]
@@ -264,8 +304,8 @@ mod tests {
             }
         }
         for &set in all() {
-            assert_eq!(set.run(Name), set.name());
-            assert_eq!(set.run_bf16(Name), set.name());
+            assert_eq!(set.run(Name), set.of_f32().name());
+            assert_eq!(set.run_bf16(Name), set.of_f32().name());
         }
     }
 

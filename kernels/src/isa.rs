@@ -13,6 +13,7 @@
 use crate::gemm::tile::TileKernel;
 use crate::lanes::LANES;
 
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]

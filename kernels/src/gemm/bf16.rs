@@ -7,7 +7,9 @@
 //!
 //! Each sum runs over the pairs in order, in blocks that are the same whatever the tile. So the result
 //! is the same bit for bit on every instruction set, whether the processor multiplies bf16 or it is
-//! emulated, and on any number of threads.
+//! emulated, and on any number of threads. Only `amx`, whose [tile registers](crate::isa::amx) have
+//! another order, has results of its own: it takes steps in blocks of 32, of which the first sixteen
+//! are added up in order, and the other sixteen, and then both to the sum.
 //!
 //! The loops: the vectors of a chunk are packed once for all tasks; then a grid of tasks, which
 //! depends on the shape alone, each of which packs its rows and runs the micro-kernel.
@@ -21,23 +23,24 @@ use super::epilogue::{Epilogue, Stored};
 use super::scratch::with_scratch;
 use super::tile::{Ahead, Tile, TileKernel};
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::isa::Isa;
+use crate::isa::{Isa, amx};
 use crate::lanes::LANES;
 use crate::shared::Shared;
 
 mod operand;
 mod pack;
 mod tile;
+mod tiled;
 
 pub(crate) use operand::{LaneLayout, Operand, Target};
-use pack::Packing;
+use pack::{Form, Packing};
 use tile::micro_kernel;
 
 /// Steps of the sum in one block, a multiple of sixteen: 512 pairs, a panel of 14 rows of which is
 /// 28 KB.
 pub(crate) const DEPTH: usize = 1024;
 
-/// Rows of a task: 56 · 512 pairs · 4 B = 112 KB stay in a core's second-level cache.
+/// Rows of a task, about: 56 · 512 pairs · 4 B = 112 KB stay in a core's second-level cache.
 const TASK_ROWS: usize = 56;
 
 /// Floats of the packed vectors of a chunk: 4 MB, which a third-level cache holds.
@@ -87,9 +90,13 @@ pub(crate) fn multiply<E: Epilogue>(set: InstructionSet, product: &Product<'_, E
     product.target.check(rows, vectors, c.len());
     assert!(depth <= DEPTH || !E::NEEDS_WHOLE_SUMS);
     product.epilogue.check(rows, c.len());
-    let (tile_rows, tile_vectors) = tile_size(set);
+    let tiles = set.tiles();
+    let (tile_rows, tile_vectors) = match tiles {
+        Some(_) => (amx::SIDE, amx::SIDE / LANES),
+        None => tile_size(set),
+    };
     let blocks = depth.div_ceil(DEPTH).max(1);
-    let block = depth.div_ceil(blocks).next_multiple_of(LANES);
+    let block = depth.div_ceil(blocks).next_multiple_of(amx::STEPS);
     let strip_len = tile_vectors * LANES * (block / 2).max(1);
     let strips = vectors.div_ceil(tile_vectors);
     let chunk_strips = (CHUNK / strip_len).max(1);
@@ -98,16 +105,25 @@ pub(crate) fn multiply<E: Epilogue>(set: InstructionSet, product: &Product<'_, E
         for start in (0..blocks).map(|index| index * block) {
             let part = Part {
                 set,
+                tiles,
                 product,
                 a: Packing {
                     operand: product.a,
                     across: rows,
                     width: tile_rows,
+                    form: match tiles {
+                        Some(_) => Form::TilesByValue,
+                        None => Form::Vectors,
+                    },
                 },
                 b: Packing {
                     operand: product.b,
                     across: columns,
                     width: tile_vectors * LANES,
+                    form: match tiles {
+                        Some(_) => Form::TilesByPair,
+                        None => Form::Vectors,
+                    },
                 },
                 strips: first..strips.min(first + chunk_strips),
                 steps: start..depth.min(start + block),
@@ -121,6 +137,8 @@ pub(crate) fn multiply<E: Epilogue>(set: InstructionSet, product: &Product<'_, E
 /// Some strips of vectors over some steps: what is packed at a time.
 struct Part<'a, E> {
     set: InstructionSet,
+    /// The tile registers, where they multiply.
+    tiles: Option<amx::Unit>,
     product: &'a Product<'a, E>,
     a: Packing<'a>,
     b: Packing<'a>,
@@ -146,13 +164,17 @@ impl<E: Epilogue> Part<'_, E> {
                 let strip = self.strips.start + task / across * task_strips;
                 let panels = panel..panels.min(panel + task_panels);
                 with_scratch(self.a.len(panels.len(), &self.steps), |rows| {
-                    self.set.run_bf16(Task {
+                    let task = Task {
                         part: self,
                         panels,
                         strips: strip..self.strips.end.min(strip + task_strips),
                         rows,
                         vectors,
-                    });
+                    };
+                    match self.tiles {
+                        Some(unit) => unit.run(task),
+                        None => self.set.run_bf16(task),
+                    }
                 });
             };
             let work = self.product.rows * self.strips.len() * self.b.width * self.steps.len();
@@ -233,7 +255,7 @@ impl<E: Epilogue> TileKernel for Task<'_, E> {
     fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) {
         let part = self.part;
         let steps = part.steps.clone();
-        let total = part.product.columns.div_ceil(LANES);
+        let total = part.vectors();
         // SAFETY: `multiply` held the operand to the product.
         unsafe { part.a.pack(isa, self.panels.start, steps, self.rows) };
         // A strip stays in the first-level cache while panels pass.
@@ -261,45 +283,77 @@ impl<E: Epilogue> Task<'_, E> {
         panel: usize,
         vector: usize,
     ) {
-        let part = self.part;
-        let &Product {
-            rows,
-            depth,
-            target,
-            epilogue,
-            ..
-        } = part.product;
-        let pairs = part.steps.len().div_ceil(2);
-        let row = panel * ROWS;
-        let local_panel = panel - self.panels.start;
-        let local_strip = vector / WIDTH - part.strips.start;
-        let b_step = WIDTH * LANES;
-        let at = target.at(row, vector);
+        let (a, b) = self.operands(panel, vector / WIDTH);
         let tile = Tile {
-            a: self.rows[local_panel * ROWS * pairs..].as_ptr(),
+            a: a.as_ptr(),
             a_row: 1,
             a_outer: 0,
             a_inner: ROWS,
-            b: self.vectors[local_strip * b_step * pairs..]
-                .as_ptr()
-                .wrapping_add(vector % WIDTH * LANES),
+            b: b.as_ptr().wrapping_add(vector % WIDTH * LANES),
             b_vector: LANES,
-            b_step,
+            b_step: WIDTH * LANES,
             outer: 1,
-            inner: pairs,
-            ahead: Ahead::NONE,
-            c: part.c.start().wrapping_add(at),
-            c_row: target.row_stride(),
-            c_vector: match VECTORS {
-                1 => 0,
-                _ => target.at(row, vector + 1) - at,
-            },
-            rows: ROWS.min(rows - row),
-            last_lanes: target.lanes(vector + VECTORS - 1),
-            finish: epilogue.finish(&part.steps, &(0..depth), row),
+            inner: self.part.steps.len().div_ceil(2),
+            ..self
+                .part
+                .result::<VECTORS>(panel * ROWS..(panel + 1) * ROWS, vector)
         };
         // SAFETY: packed operands are whole panels; `multiply` held the epilogue and the result to the
         // product; tiles do not overlap, since elements of the result do not.
         unsafe { micro_kernel::<I, _, ROWS, VECTORS>(isa, &tile) };
+    }
+
+    /// A packed panel of rows and a packed strip of vectors.
+    #[inline(always)]
+    fn operands(&self, panel: usize, strip: usize) -> (&[f32], &[f32]) {
+        let part = self.part;
+        let [a, b] = [&part.a, &part.b].map(|packing| packing.panel_len(&part.steps));
+        (
+            &self.rows[(panel - self.panels.start) * a..][..a],
+            &self.vectors[(strip - part.strips.start) * b..][..b],
+        )
+    }
+}
+
+impl<E: Epilogue> Part<'_, E> {
+    /// Vectors of a row of the result.
+    #[inline(always)]
+    fn vectors(&self) -> usize {
+        self.product.columns.div_ceil(LANES)
+    }
+
+    /// The place of some vectors of some rows in the result, of which there may be fewer, and what
+    /// becomes of their sums; of the operands nothing.
+    #[inline(always)]
+    fn result<const VECTORS: usize>(&self, rows: Range<usize>, vector: usize) -> Tile<E::Finish> {
+        let &Product {
+            rows: all,
+            depth,
+            target,
+            epilogue,
+            ..
+        } = self.product;
+        let at = target.at(rows.start, vector);
+        Tile {
+            a: std::ptr::null(),
+            a_row: 0,
+            a_outer: 0,
+            a_inner: 0,
+            b: std::ptr::null(),
+            b_vector: 0,
+            b_step: 0,
+            outer: 0,
+            inner: 0,
+            ahead: Ahead::NONE,
+            c: self.c.start().wrapping_add(at),
+            c_row: target.row_stride(),
+            c_vector: match VECTORS {
+                1 => 0,
+                _ => target.at(rows.start, vector + 1) - at,
+            },
+            rows: rows.len().min(all - rows.start),
+            last_lanes: target.lanes(vector + VECTORS - 1),
+            finish: epilogue.finish(&self.steps, &(0..depth), rows.start),
+        }
     }
 }

@@ -129,7 +129,7 @@ impl Layer {
 
     /// For each pass the density at which both kinds of kernels take the same time.
     fn crossovers(self, set: InstructionSet) -> [f64; 3] {
-        let of_set = match set.name() {
+        let of_set = match set.of_f32().name() {
             "avx512" => AVX512,
             "avx2" => AVX2,
             _ => PORTABLE,

@@ -44,6 +44,16 @@ pub(crate) enum Operand<'a> {
 }
 
 impl Operand<'_> {
+    /// Whether values across are neighbours in memory, and not steps.
+    #[inline(always)]
+    pub(super) fn lies_across(&self) -> bool {
+        match self {
+            Self::Matrix(matrix) => matrix.row_stride == 1,
+            Self::Images(..) => true,
+            Self::Channels(..) => false,
+        }
+    }
+
     /// Holds the values to what a product reads.
     ///
     /// # Panics
