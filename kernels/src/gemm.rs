@@ -113,8 +113,8 @@ pub fn gemm(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], c_strides:
 }
 
 /// `c = a · b` of operands rounded to bf16, summed in f32, into row-major `c` of `[m, n]`; `size` is
-/// `[m, n, k]`. See [`isa::bf16`](crate::isa::bf16) for what is computed to the last bit, on every
-/// instruction set and any number of threads.
+/// `[m, n, k]`. See [`isa::bf16`](crate::isa::bf16) for what is computed to the last bit, on any number
+/// of threads and every instruction set but `amx`, which has an order of its own.
 ///
 /// ```
 /// use taskweave_kernels::dispatch;

@@ -23,7 +23,7 @@ use measurement::{Bench, Load};
 /// The arguments of `taskweave bench`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  taskweave bench gemm\n  taskweave bench conv2d --all-isas\n  taskweave bench step --net mlp --batch 512 --json\n\nSet TASKWEAVE_ISA=portable|avx2|avx512 to measure another instruction set, TASKWEAVE_CONV=direct|winograd\nto measure another way to convolve, TASKWEAVE_SPARSE=never|always to measure masked weights by dense or\nsparse kernels."
+    after_help = "Examples:\n  taskweave bench gemm\n  taskweave bench conv2d --all-isas\n  taskweave bench step --net mlp --batch 512 --json\n\nSet TASKWEAVE_ISA=portable|avx2|avx512|amx to measure another instruction set, TASKWEAVE_CONV=direct|winograd\nto measure another way to convolve, TASKWEAVE_SPARSE=never|always to measure masked weights by dense or\nsparse kernels."
 )]
 pub(super) struct BenchArgs {
     #[command(subcommand)]

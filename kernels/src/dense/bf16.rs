@@ -3,7 +3,8 @@
 //! Activations, weights and gradients are f32, as elsewhere; they are rounded on the way into a
 //! product, to the nearest bf16 (see [`round`](crate::isa::bf16::round)), and its sums are f32, one
 //! after the other in one order. Bias and activation follow in f32. The results are the same bit for
-//! bit on every instruction set and any number of threads.
+//! bit on any number of threads and on every instruction set but `amx`, whose tile registers sum in
+//! another order.
 //!
 //! A convolution by windows of one pixel that move by one is a dense layer of every pixel, and a dense
 //! layer is one of a single pixel: here both are a [`PointwiseShape`].
