@@ -56,6 +56,13 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// `source` is valid for reading sixteen floats; any alignment of a float will do.
     unsafe fn load_ptr(self, source: *const f32) -> Self::F32;
 
+    /// The address so many floats behind another one, in a register of its own: many x86 processors take
+    /// an operand in memory that is addressed by two registers for an instruction more.
+    #[inline(always)]
+    fn address(self, base: *const f32, offset: usize) -> *const f32 {
+        base.wrapping_add(offset)
+    }
+
     /// Asks for the cache line at an address, which need not be valid, ahead of reading it.
     #[inline(always)]
     fn prefetch(self, _address: *const f32) {}

@@ -1,5 +1,6 @@
 //! AVX2 with FMA: a vector is two 256-bit registers.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Isa, sealed};
@@ -24,6 +25,16 @@ impl Avx2 {
 /// Sixteen f32: lanes 0 to 7, then 8 to 15.
 type Pair = [__m256; 2];
 
+/// The address, which the compiler then does not take for a sum of registers.
+#[inline(always)]
+pub(super) fn in_register(mut address: *const f32) -> *const f32 {
+    // SAFETY: there is no instruction; the register stays as it is.
+    unsafe {
+        asm!("/* {0} */", inout(reg) address, options(pure, nomem, nostack, preserves_flags));
+    }
+    address
+}
+
 impl sealed::Sealed for Avx2 {}
 
 impl Isa for Avx2 {
@@ -42,6 +53,11 @@ impl Isa for Avx2 {
     unsafe fn load_ptr(self, source: *const f32) -> Pair {
         // SAFETY: the token proves AVX2; the caller vouches for the memory.
         unsafe { [_mm256_loadu_ps(source), _mm256_loadu_ps(source.add(8))] }
+    }
+
+    #[inline(always)]
+    fn address(self, base: *const f32, offset: usize) -> *const f32 {
+        in_register(base.wrapping_add(offset))
     }
 
     #[inline(always)]

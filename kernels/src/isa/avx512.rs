@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Isa, bf16, sealed};
+use super::{Isa, avx2, bf16, sealed};
 use crate::gemm::tile::TileKernel;
 use crate::lanes::LANES;
 
@@ -65,6 +65,11 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     unsafe fn load_ptr(self, source: *const f32) -> __m512 {
         // SAFETY: the token proves AVX-512; the caller vouches for the memory.
         unsafe { _mm512_loadu_ps(source) }
+    }
+
+    #[inline(always)]
+    fn address(self, base: *const f32, offset: usize) -> *const f32 {
+        avx2::in_register(base.wrapping_add(offset))
     }
 
     #[inline(always)]

@@ -306,10 +306,9 @@ unsafe fn accumulate<I: Isa, const PIXELS: usize, const STEP: usize>(
     }
     for (&offset, &value) in weights.offsets.iter().zip(weights.values) {
         let value = isa.splat(value);
-        // SAFETY: the caller vouches for the vectors of every weight.
-        let x = unsafe { weights.x.add(offset as usize) };
+        let x = isa.address(weights.x, offset as usize);
         for (pixel, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: as above.
+            // SAFETY: the caller vouches for the vectors of every weight.
             let x = unsafe { isa.load_ptr(x.add(pixel * step)) };
             *sum = isa.mul_add(value, x, *sum);
         }

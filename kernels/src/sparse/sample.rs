@@ -253,31 +253,37 @@ impl Walk<'_> {
         // SAFETY: as the caller vouches.
         unsafe {
             while self.offsets.len() >= ROWS {
-                self.add::<I, ROWS, COLUMNS>(isa);
+                self.add::<I, ROWS, COLUMNS>(isa, ROWS);
             }
-            if self.offsets.len() >= 4 {
-                self.add::<I, 4, COLUMNS>(isa);
-            }
-            if self.offsets.len() >= 2 {
-                self.add::<I, 2, COLUMNS>(isa);
-            }
-            if !self.offsets.is_empty() {
-                self.add::<I, 1, COLUMNS>(isa);
+            // Rather some products too many than another round of them.
+            match self.offsets.len() {
+                0 => {}
+                1 => self.add::<I, 1, COLUMNS>(isa, 1),
+                2 => self.add::<I, 2, COLUMNS>(isa, 2),
+                3 => self.add::<I, 4, COLUMNS>(isa, 3),
+                4 => self.add::<I, 4, COLUMNS>(isa, 4),
+                some => self.add::<I, ROWS, COLUMNS>(isa, some),
             }
         }
     }
 
-    /// Adds the products of the tile to the sums of the next `COUNT` positions, if there are so many.
+    /// Adds the products of the tile to the sums of the next `used` positions, of `COUNT` at most; what
+    /// stands in for the others does not count.
     ///
     /// # Safety
     /// See [`run`](Self::run).
     #[inline(always)]
-    unsafe fn add<I: Isa, const COUNT: usize, const COLUMNS: usize>(&mut self, isa: I) {
+    unsafe fn add<I: Isa, const COUNT: usize, const COLUMNS: usize>(
+        &mut self,
+        isa: I,
+        used: usize,
+    ) {
         const { assert!(COUNT <= SLACK) };
-        let (next, rest) = self.offsets.split_at(COUNT);
+        let (next, rest) = self.offsets.split_at(used);
         let mut x = [self.x; COUNT];
-        for (x, &offset) in x.iter_mut().zip(next) {
-            *x = x.wrapping_add(offset as usize);
+        for (k, x) in x.iter_mut().enumerate() {
+            let offset = next[if k < used { k } else { 0 }];
+            *x = isa.address(*x, offset as usize);
         }
         let mut dots = [isa.zero(); COUNT];
         let (columns, x_pixel) = match COLUMNS {
@@ -309,11 +315,11 @@ impl Walk<'_> {
             eight[..COUNT].copy_from_slice(&dots);
             let totals = isa.sum_eight(eight);
             // All of them in one vector: those behind `COUNT` are zeros.
-            for (sum, total) in self.sums[..SLACK].iter_mut().zip(totals) {
-                *sum += total;
+            for (k, (sum, total)) in self.sums[..SLACK].iter_mut().zip(totals).enumerate() {
+                *sum += if k < used || k >= COUNT { total } else { 0.0 };
             }
         }
         self.offsets = rest;
-        self.sums = &mut std::mem::take(&mut self.sums)[COUNT..];
+        self.sums = &mut std::mem::take(&mut self.sums)[used..];
     }
 }
