@@ -10,7 +10,8 @@
 //!   ([`SparseDense`]).
 //! - **Convolutions** see a padded plane as one long row. A tap is then the same distance from every place,
 //!   and a tile of the result runs on from one row to the next; what lies between two rows is computed and
-//!   dropped. A window that moves by more than one is computed everywhere, and taken where it stands.
+//!   dropped. A window that moves by more than one is computed everywhere, and taken where it stands. Of
+//!   few weights each output channel has its own list ([`SparseConv2d`]).
 //!
 //! Results differ in the last bits from those in lanes, which are summed in another order. Work is cut by
 //! sizes alone, so they are the same on any number of threads.
@@ -29,6 +30,6 @@ mod dense;
 mod planes;
 mod pool;
 
-pub use conv2d::{conv2d, sparse_conv2d};
+pub use conv2d::{SparseConv2d, conv2d};
 pub use dense::{SparseDense, dense};
 pub use pool::max_pool;

@@ -109,7 +109,9 @@ fn check_conv2d(set: InstructionSet, shape: Conv2dShape, one_in: usize, relu: bo
     let mut values = vec![f32::NAN; pattern.len()];
     pattern.gather(&weights, &mut values);
     y.fill(f32::NAN);
-    single::sparse_conv2d(set, &pattern, &shape, affine(&values), &x, &mut y);
+    let mut layer = single::SparseConv2d::new(&pattern, &shape);
+    layer.set_values(&values);
+    layer.forward(set, Some(&bias), activation(relu), &x, &mut y);
     hold(&y, expected(), &magnitude, terms, relu);
 }
 

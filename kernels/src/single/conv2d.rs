@@ -14,14 +14,13 @@ use crate::gemm::tile::TileKernel;
 use crate::isa::Isa;
 use crate::lanes::{LANES, check};
 use crate::shared::Shared;
-use crate::sparse::Pattern;
-use crate::sparse::conv2d::check_pattern;
+
+mod sparse;
+
+pub use sparse::SparseConv2d;
 
 /// Tasks to aim at: the rows of the result are shared out, too, where channels are too few.
 const LEAST_TASKS: usize = 16;
-
-/// Channels of a task of a sparse convolution.
-const SPARSE_CHANNELS: usize = 4;
 
 /// `y = activation(x ⋆ weights + bias)` of one image, from `[inputs, height, width]` to `[outputs, output
 /// height, output width]`. How many images the shape has does not count.
@@ -51,39 +50,6 @@ pub fn conv2d(
             layer,
             part,
             packed,
-            sums,
-        });
-    });
-}
-
-/// [`conv2d`] with the weights that a pattern has.
-///
-/// # Panics
-/// If a slice has another length than the shape demands, or the pattern is none of its weights.
-pub fn sparse_conv2d(
-    set: InstructionSet,
-    pattern: &Pattern,
-    shape: &Conv2dShape,
-    layer: Affine<'_>,
-    x: &[f32],
-    y: &mut [f32],
-) {
-    check_pattern(pattern, shape);
-    check("values", layer.weights.len(), pattern.len());
-    let [_, tile] = set.run(TileSize { is_sparse: true });
-    let convolution = Convolution {
-        shape,
-        layer,
-        channels: SPARSE_CHANNELS,
-        tile,
-        packed: 0,
-        work: pattern.len(),
-    };
-    convolution.run(x, y, |part, _, sums| {
-        set.run(SparseTask {
-            pattern,
-            values: layer.weights,
-            part,
             sums,
         });
     });
@@ -369,66 +335,4 @@ unsafe fn sum_tile<I: Isa, const ROWS: usize, const VECTORS: usize, const COLUMN
         }
     }
     totals
-}
-
-/// A part by the weights of a pattern: many places of one channel stay in registers.
-struct SparseTask<'a> {
-    pattern: &'a Pattern,
-    values: &'a [f32],
-    part: &'a Part<'a>,
-    sums: &'a mut [f32],
-}
-
-impl Kernel for SparseTask<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        isa.sparse_tile(self);
-    }
-}
-
-impl TileKernel for SparseTask<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) {
-        let Self {
-            pattern,
-            values,
-            part,
-            sums,
-        } = self;
-        let Part { planes, padded, .. } = *part;
-        let taps: Vec<usize> = planes.taps().collect();
-        part.check(VECTORS * LANES);
-        let mut list: Vec<(usize, f32)> = Vec::new();
-        for (channel, sums) in part
-            .channels
-            .clone()
-            .zip(sums.chunks_exact_mut(part.places))
-        {
-            list.clear();
-            list.extend(pattern.of_output(channel).map(|weight| {
-                let at = weight.input * planes.len + part.first + taps[weight.tap];
-                (at, values[weight.value])
-            }));
-            for (tile, sums) in sums.chunks_exact_mut(VECTORS * LANES).enumerate() {
-                let first = padded.as_ptr().wrapping_add(tile * VECTORS * LANES);
-                let mut totals = [isa.zero(); VECTORS];
-                for &(at, value) in &list {
-                    let value = isa.splat(value);
-                    for (v, total) in totals.iter_mut().enumerate() {
-                        // SAFETY: the furthest place that any tap reads was held to the planes.
-                        let pixels = unsafe { isa.load_ptr(first.add(at + v * LANES)) };
-                        *total = isa.mul_add(value, pixels, *total);
-                    }
-                }
-                let (vectors, _) = sums.as_chunks_mut::<LANES>();
-                for (target, &total) in vectors.iter_mut().zip(&totals) {
-                    isa.store(target, total);
-                }
-            }
-        }
-    }
 }

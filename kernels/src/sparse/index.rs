@@ -221,32 +221,6 @@ impl Index {
         })
     }
 
-    /// The weights of a channel of the result: the channel of the source, row and column of the window, and
-    /// which of the values it has.
-    pub(super) fn of_result(
-        &self,
-        result: usize,
-    ) -> impl Iterator<Item = (usize, [usize; 2], usize)> {
-        let channel_len = self.reach.channel_len();
-        let [_, columns] = self.reach.packed;
-        let first = result / BLOCK * BLOCK;
-        let block = first..self.results.min(first + BLOCK);
-        (0..self.chunks()).flat_map(move |chunk| {
-            let mut lists = self.lists(chunk, block.clone());
-            let list = lists.find_map(|(other, list)| (other == result).then_some(list));
-            list.unwrap_or_default().map(move |at| {
-                let offset = self.offsets[at] as usize;
-                let place = offset % channel_len / LANES;
-                let source = chunk * self.chunk + offset / channel_len;
-                (
-                    source,
-                    [place / columns, place % columns],
-                    self.order[at] as usize,
-                )
-            })
-        })
-    }
-
     /// Where the weights of these channels lie, of a chunk.
     pub(super) fn weights(&self, chunk: usize, results: Range<usize>) -> Range<usize> {
         let first = chunk * self.results;

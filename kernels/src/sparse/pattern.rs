@@ -24,16 +24,6 @@ pub struct Pattern {
     pub(super) gradient: Index,
 }
 
-/// A weight of an output channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutputWeight {
-    pub(crate) input: usize,
-    /// Its place in the window, row by row.
-    pub(crate) tap: usize,
-    /// Which of the values it has.
-    pub(crate) value: usize,
-}
-
 impl Pattern {
     /// The pattern of a dense layer's weights, row-major `[inputs, outputs]`: those whose mask is not
     /// zero.
@@ -188,17 +178,6 @@ impl Pattern {
             code(whole);
             self.gather(whole, grad_values);
         });
-    }
-
-    /// The weights of an output channel.
-    pub(crate) fn of_output(&self, output: usize) -> impl Iterator<Item = OutputWeight> {
-        let [_, columns, _, _] = self.dims;
-        let weights = self.forward.of_result(output);
-        weights.map(move |(input, [row, column], value)| OutputWeight {
-            input,
-            tap: row * columns + column,
-            value,
-        })
     }
 
     /// Holds the pattern to a dense layer of these sizes, or to the window and channels of a

@@ -6,11 +6,10 @@ use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch;
 use taskweave_kernels::lanes::LANES;
 use taskweave_kernels::pool::PoolShape;
-use taskweave_kernels::single::{self, SparseDense};
-use taskweave_kernels::sparse::Pattern;
+use taskweave_kernels::single::{self, SparseConv2d, SparseDense};
 
 use super::{Model, TaskNet};
-use crate::autograd::{Tape, Var};
+use crate::autograd::Tape;
 use crate::nn::LayerSpec;
 use crate::ops::Precision;
 use crate::tensor::TensorSpec;
@@ -36,35 +35,54 @@ struct Prepared {
     /// The model's `weights_version` when the weights were taken.
     version: u64,
     /// By parameter the weights in the order of these kernels, where that is another than the tape's.
-    weights: Vec<Option<SparseDense>>,
+    weights: Vec<Option<Ordered>>,
     /// By layer the shape of the values behind it, and how many parameters it has.
     layers: Vec<(Vec<usize>, usize)>,
 }
 
+/// A layer with few weights.
+enum Ordered {
+    Dense(SparseDense),
+    Conv2d(SparseConv2d),
+}
+
 impl Prepared {
     fn of(net: &TaskNet, tape: &Tape, version: u64) -> Self {
-        let layer = |(parameter, &var): (usize, &Var)| {
+        let spec = &net.spec;
+        let shapes = spec.shapes().unwrap_or_default();
+        let counts = spec.parameters_by_layer().into_iter();
+        let layers: Vec<_> = shapes
+            .into_iter()
+            .zip(counts.map(|parameters| parameters.len()))
+            .collect();
+        let ordered = |parameter: usize, layer: &LayerSpec, before: &[usize]| {
             let pattern = &net.compact(parameter)?.pattern;
-            let [height, width, _, _] = pattern.dims();
-            ([height, width] == [1, 1]).then(|| {
-                let mut layer = SparseDense::new(pattern);
-                layer.set_values(tape.value(var).data());
-                layer
-            })
+            let values = tape.value(net.network.parameters[parameter]).data();
+            match layer {
+                LayerSpec::Conv2d { .. } => {
+                    let mut layer = SparseConv2d::new(pattern, &conv2d_shape(layer, before)?);
+                    layer.set_values(values);
+                    Some(Ordered::Conv2d(layer))
+                }
+                _ => {
+                    let mut layer = SparseDense::new(pattern);
+                    layer.set_values(values);
+                    Some(Ordered::Dense(layer))
+                }
+            }
         };
-        let parameters = net.spec.parameters_by_layer().into_iter();
-        let counts = parameters.map(|parameters| parameters.len());
-        let parameters = net.network.parameters.iter().enumerate();
+        let mut weights = Vec::with_capacity(net.network.parameters.len());
+        let input = spec.input.dims();
+        let mut before = &input[..];
+        for (layer, (after, parameters)) in spec.layers.iter().zip(&layers) {
+            let first = weights.len();
+            weights.extend((first..first + parameters).map(|at| ordered(at, layer, before)));
+            before = after;
+        }
         Self {
             version,
-            weights: parameters.map(layer).collect(),
-            layers: net
-                .spec
-                .shapes()
-                .unwrap_or_default()
-                .into_iter()
-                .zip(counts)
-                .collect(),
+            weights,
+            layers,
         }
     }
 }
@@ -112,8 +130,7 @@ impl Model {
             };
             let weights = Weights {
                 stored,
-                pattern: net.compact(parameter).map(|compact| &*compact.pattern),
-                prepared: prepared.weights.get(parameter).and_then(Option::as_ref),
+                ordered: prepared.weights.get(parameter).and_then(Option::as_ref),
             };
             if compute(layer, before, &weights, values) {
                 std::mem::swap(&mut values.now, &mut values.next);
@@ -134,9 +151,28 @@ impl Model {
 struct Weights<'a, F> {
     /// Kernel and bias as the tape has them.
     stored: F,
-    /// Of a kernel that is not stored whole.
-    pattern: Option<&'a Pattern>,
-    prepared: Option<&'a SparseDense>,
+    /// Those of a kernel that is not stored whole.
+    ordered: Option<&'a Ordered>,
+}
+
+/// The sizes of a convolution of one image `[channels, height, width]`.
+fn conv2d_shape(layer: &LayerSpec, before: &[usize]) -> Option<Conv2dShape> {
+    match (layer, before) {
+        (
+            &LayerSpec::Conv2d {
+                filters, window, ..
+            },
+            &[inputs, height, width],
+        ) => Some(Conv2dShape {
+            images: 1,
+            inputs,
+            outputs: filters,
+            height,
+            width,
+            window,
+        }),
+        _ => None,
+    }
 }
 
 /// Computes a layer from `now` to `next`; whether it did, for some layers change nothing.
@@ -158,30 +194,21 @@ fn compute<'a>(
         activation: activation(relu),
     };
     match *layer {
-        LayerSpec::Dense { units, relu } => match weights.prepared {
-            Some(layer) => layer.forward((weights.stored)(1), activation(relu), now, next),
-            None => single::dense(set, [now.len(), units], affine(relu), now, next),
-        },
-        LayerSpec::Conv2d {
-            filters,
-            window,
-            relu,
-            ..
-        } => {
-            let shape = Conv2dShape {
-                images: 1,
-                inputs: before[0],
-                outputs: filters,
-                height: before[1],
-                width: before[2],
-                window,
-            };
-            match weights.pattern {
-                Some(pattern) => {
-                    single::sparse_conv2d(set, pattern, &shape, affine(relu), now, next);
-                }
-                None => single::conv2d(set, &shape, affine(relu), now, next),
+        LayerSpec::Dense { relu, .. } | LayerSpec::Conv2d { relu, .. }
+            if let Some(ordered) = weights.ordered =>
+        {
+            let (bias, activation) = ((weights.stored)(1), activation(relu));
+            match ordered {
+                Ordered::Dense(layer) => layer.forward(bias, activation, now, next),
+                Ordered::Conv2d(layer) => layer.forward(set, bias, activation, now, next),
             }
+        }
+        LayerSpec::Dense { units, relu } => {
+            single::dense(set, [now.len(), units], affine(relu), now, next);
+        }
+        LayerSpec::Conv2d { relu, .. } => {
+            let shape = conv2d_shape(layer, before).expect("the layer is a convolution");
+            single::conv2d(set, &shape, affine(relu), now, next);
         }
         LayerSpec::MaxPool { window } => {
             let shape = PoolShape {
