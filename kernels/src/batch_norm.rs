@@ -114,7 +114,7 @@ pub fn inverse_deviation(variance: &[f32], epsilon: f32, inverse: &mut [f32]) {
     }
 }
 
-fn check_normalization(shape: BatchNormShape, normalization: &Normalization<'_, f32>) {
+pub(crate) fn check_normalization(shape: BatchNormShape, normalization: &Normalization<'_, f32>) {
     for (what, values) in [
         ("mean", normalization.mean),
         ("inverse_deviation", normalization.inverse_deviation),

@@ -25,11 +25,13 @@
 //! assert_eq!(y, [7.0, 16.0]);
 //! ```
 
+mod batch_norm;
 mod conv2d;
 mod dense;
 mod planes;
 mod pool;
 
+pub use batch_norm::batch_norm;
 pub use conv2d::{SparseConv2d, conv2d};
 pub use dense::{SparseDense, dense};
-pub use pool::max_pool;
+pub use pool::{average_pool, max_pool};

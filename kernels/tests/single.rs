@@ -1,10 +1,12 @@
 //! The kernels for one image against the plain references, on every instruction set.
 
 use proptest::prelude::*;
+use taskweave_kernels::batch_norm::{self, BatchNormShape, Normalization};
 use taskweave_kernels::check::{Tolerance, assert_close_each, noise};
 use taskweave_kernels::conv2d::Conv2dShape;
 use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch::{self, InstructionSet};
+use taskweave_kernels::lanes::{self, LANES, lanes_len};
 use taskweave_kernels::naive::{self, DenseShape, PoolShape};
 use taskweave_kernels::single;
 use taskweave_kernels::sparse::Pattern;
@@ -115,6 +117,22 @@ fn check_conv2d(set: InstructionSet, shape: Conv2dShape, one_in: usize, relu: bo
     hold(&y, expected(), &magnitude, terms, relu);
 }
 
+/// As bits, all NaN alike.
+fn bits(values: &[f32]) -> Vec<u32> {
+    let bits = |value: &f32| match value.is_nan() {
+        true => f32::NAN.to_bits(),
+        false => value.to_bits(),
+    };
+    values.iter().map(bits).collect()
+}
+
+/// One image in lanes.
+fn packed(set: InstructionSet, x: &[f32]) -> Vec<f32> {
+    let mut lanes = vec![0.0; lanes_len(1, x.len())];
+    lanes::pack(set, 1, x.len(), x, &mut lanes);
+    lanes
+}
+
 fn window() -> impl Strategy<Value = Window> {
     let padding = prop_oneof![Just(Padding::Same), Just(Padding::Valid)];
     (1..5_usize, 1..5_usize, 1..4_usize, 1..4_usize, padding).prop_map(
@@ -201,6 +219,34 @@ proptest! {
     }
 
     #[test]
+    fn normalizations(
+        channels in 0..5_usize,
+        pixels in prop_oneof![0..40_usize, 250..260_usize],
+        nan in any::<prop::sample::Index>(),
+    ) {
+        let shape = BatchNormShape { images: 1, channels, pixels };
+        let mut x = noise(5, shape.features());
+        if !x.is_empty() {
+            x[nan.index(shape.features())] = f32::NAN;
+        }
+        let [mean, inverse_deviation, gamma, beta] = [6, 7, 8, 9].map(|seed| noise(seed, channels));
+        let normalization = Normalization {
+            mean: &mean,
+            inverse_deviation: &inverse_deviation,
+            gamma: &gamma,
+            beta: &beta,
+        };
+        for &set in dispatch::all() {
+            let mut lanes = vec![f32::NAN; lanes_len(1, shape.features())];
+            batch_norm::forward(set, shape, normalization, &packed(set, &x), &mut lanes);
+            let expected: Vec<f32> = lanes.iter().copied().step_by(LANES).collect();
+            let mut y = vec![0.5; shape.features()];
+            single::batch_norm(set, shape, normalization, &x, &mut y);
+            prop_assert_eq!(bits(&y), bits(&expected));
+        }
+    }
+
+    #[test]
     fn poolings(
         window in window(),
         channels in 1..5_usize,
@@ -214,12 +260,15 @@ proptest! {
             if with_nan {
                 x[nan] = f32::NAN;
             }
-            let (expected, _) = naive::max_pool(&shape, &x);
+            let (largest, _) = naive::max_pool(&shape, &x);
+            let means = naive::average_pool(&shape, &x);
             for &set in dispatch::all() {
                 let mut y = vec![0.5; shape.output_features()];
                 single::max_pool(set, &shape, &x, &mut y);
-                let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-                prop_assert_eq!(bits(&y), bits(&expected));
+                prop_assert_eq!(bits(&y), bits(&largest));
+                y.fill(0.5);
+                single::average_pool(set, &shape, &x, &mut y);
+                prop_assert_eq!(bits(&y), bits(&means));
             }
         }
     }

@@ -210,6 +210,7 @@ mod absent {
     pub(crate) enum Unit {}
 
     impl Unit {
+        #[cfg(target_arch = "x86_64")]
         pub(crate) fn detect() -> Option<Self> {
             None
         }

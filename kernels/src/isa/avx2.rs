@@ -27,6 +27,10 @@ type Pair = [__m256; 2];
 
 /// The address, which the compiler then does not take for a sum of registers.
 #[inline(always)]
+#[expect(
+    clippy::pointers_in_nomem_asm_block,
+    reason = "nobody follows the address"
+)]
 pub(super) fn in_register(mut address: *const f32) -> *const f32 {
     // SAFETY: there is no instruction; the register stays as it is.
     unsafe {

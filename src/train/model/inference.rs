@@ -49,7 +49,7 @@ impl Model {
         images: &TaskImages<'_>,
         each: impl FnMut(&mut Self) -> ControlFlow<()>,
     ) -> Result<(), TrainError> {
-        let is_single = self.is_single(task);
+        let is_single = self.is_single();
         self.go_through(task, images, is_single, each)
     }
 

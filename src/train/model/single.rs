@@ -1,6 +1,7 @@
 //! One image at a time: the net's layers one after the other by the kernels for a single image, without
 //! the tape's lanes, of which one image would fill a sixteenth.
 
+use taskweave_kernels::batch_norm::{self, BatchNormShape, Normalization};
 use taskweave_kernels::conv2d::Conv2dShape;
 use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch;
@@ -27,6 +28,8 @@ pub(super) struct Single {
 struct Values {
     now: Vec<f32>,
     next: Vec<f32>,
+    /// Of a normalisation.
+    inverse_deviation: Vec<f32>,
 }
 
 /// What is the same for every image of a task.
@@ -88,18 +91,9 @@ impl Prepared {
 }
 
 impl Model {
-    /// Whether the logits of a task are computed image by image: in batches of one, by nets whose layers
-    /// all have kernels for that.
-    pub(super) fn is_single(&self, task: usize) -> bool {
-        let known = |layer: &LayerSpec| {
-            !matches!(
-                layer,
-                LayerSpec::AveragePool { .. } | LayerSpec::BatchNorm { .. }
-            )
-        };
-        self.batch == 1
-            && self.precision == Precision::F32
-            && self.tasks[task].spec.layers.iter().all(known)
+    /// Whether logits are computed image by image.
+    pub(super) fn is_single(&self) -> bool {
+        self.batch == 1 && self.precision == Precision::F32
     }
 
     /// Computes the logits of a task's batch of one image, and nothing else. They differ in the last bits
@@ -118,7 +112,7 @@ impl Model {
         values.now.extend(images.data().iter().step_by(LANES));
         let input = net.spec.input.dims();
         let mut before = &input[..];
-        let mut parameter = 0;
+        let (mut parameter, mut state) = (0, 0);
         for (layer, (after, parameters)) in net.spec.layers.iter().zip(&prepared.layers) {
             values.next.clear();
             values.next.resize(after.iter().product(), 0.0);
@@ -128,8 +122,14 @@ impl Model {
                     self.tape.value(var).data()
                 })
             };
+            let states = match layer {
+                LayerSpec::BatchNorm { .. } => &net.network.states[state..state + 2],
+                _ => &[],
+            };
+            state += states.len();
             let weights = Weights {
                 stored,
+                averages: |place: usize| states.get(place).map(|&var| self.tape.value(var).data()),
                 ordered: prepared.weights.get(parameter).and_then(Option::as_ref),
             };
             if compute(layer, before, &weights, values) {
@@ -148,9 +148,11 @@ impl Model {
 }
 
 /// The parameters of a layer.
-struct Weights<'a, F> {
-    /// Kernel and bias as the tape has them.
+struct Weights<'a, F, G> {
+    /// Kernel and bias as the tape has them, or scale and bias.
     stored: F,
+    /// Moving mean and variance.
+    averages: G,
     /// Those of a kernel that is not stored whole.
     ordered: Option<&'a Ordered>,
 }
@@ -179,11 +181,15 @@ fn conv2d_shape(layer: &LayerSpec, before: &[usize]) -> Option<Conv2dShape> {
 fn compute<'a>(
     layer: &LayerSpec,
     before: &[usize],
-    weights: &Weights<'_, impl Fn(usize) -> Option<&'a [f32]>>,
+    weights: &Weights<'_, impl Fn(usize) -> Option<&'a [f32]>, impl Fn(usize) -> Option<&'a [f32]>>,
     values: &mut Values,
 ) -> bool {
     let set = dispatch::active();
-    let Values { now, next } = values;
+    let Values {
+        now,
+        next,
+        inverse_deviation,
+    } = values;
     let activation = |relu: bool| match relu {
         true => Activation::Relu,
         false => Activation::Linear,
@@ -192,6 +198,13 @@ fn compute<'a>(
         weights: (weights.stored)(0).unwrap_or_default(),
         bias: (weights.stored)(1),
         activation: activation(relu),
+    };
+    let pool_shape = |window| PoolShape {
+        images: 1,
+        channels: before[0],
+        height: before[1],
+        width: before[2],
+        window,
     };
     match *layer {
         LayerSpec::Dense { relu, .. } | LayerSpec::Conv2d { relu, .. }
@@ -210,15 +223,26 @@ fn compute<'a>(
             let shape = conv2d_shape(layer, before).expect("the layer is a convolution");
             single::conv2d(set, &shape, affine(relu), now, next);
         }
-        LayerSpec::MaxPool { window } => {
-            let shape = PoolShape {
+        LayerSpec::MaxPool { window } => single::max_pool(set, &pool_shape(window), now, next),
+        LayerSpec::AveragePool { window } => {
+            single::average_pool(set, &pool_shape(window), now, next);
+        }
+        LayerSpec::BatchNorm { epsilon, .. } => {
+            let shape = BatchNormShape {
                 images: 1,
                 channels: before[0],
-                height: before[1],
-                width: before[2],
-                window,
+                pixels: before[1..].iter().product(),
             };
-            single::max_pool(set, &shape, now, next);
+            let variance = (weights.averages)(1).unwrap_or_default();
+            inverse_deviation.resize(variance.len(), 0.0);
+            batch_norm::inverse_deviation(variance, epsilon, inverse_deviation);
+            let normalization = Normalization {
+                mean: (weights.averages)(0).unwrap_or_default(),
+                inverse_deviation,
+                gamma: (weights.stored)(0).unwrap_or_default(),
+                beta: (weights.stored)(1).unwrap_or_default(),
+            };
+            single::batch_norm(set, shape, normalization, now, next);
         }
         LayerSpec::Relu => {
             for (next, &now) in next.iter_mut().zip(&*now) {
@@ -227,9 +251,6 @@ fn compute<'a>(
         }
         // In inference a dropout does nothing, and an image is flat already.
         LayerSpec::Dropout { .. } | LayerSpec::Flatten => return false,
-        LayerSpec::AveragePool { .. } | LayerSpec::BatchNorm { .. } => {
-            unreachable!("nets with these layers go by lanes")
-        }
     }
     true
 }
@@ -245,7 +266,7 @@ mod tests {
     use crate::random::{Purpose, Stream};
     use crate::train::TaskImages;
 
-    /// Every kind of layer that has kernels for one image.
+    /// Every kind of layer.
     fn net() -> NetSpec {
         let window = |kernel, stride, padding| Window {
             kernel,
@@ -260,6 +281,7 @@ mod tests {
             },
             layers: vec![
                 LayerSpec::conv2d(20, [3, 3]),
+                LayerSpec::batch_norm(),
                 LayerSpec::max_pool([2, 2], [1, 1]),
                 LayerSpec::Conv2d {
                     filters: 7,
@@ -268,6 +290,9 @@ mod tests {
                     relu: false,
                 },
                 LayerSpec::Relu,
+                LayerSpec::AveragePool {
+                    window: window([2, 2], [1, 1], Padding::Same),
+                },
                 LayerSpec::MaxPool {
                     window: window([3, 3], [2, 2], Padding::Same),
                 },
@@ -301,6 +326,10 @@ mod tests {
         model
             .add_task("Task", net.clone(), weights.collect())
             .unwrap();
+        for state in 0..net.states().len() {
+            let move_on = |value: &mut f32| *value = 0.5 * *value + 0.1;
+            model.edit_state(0, state, |values| values.iter_mut().for_each(move_on));
+        }
         if one_in > 1 {
             let owned = |len: usize| (0..len).map(|at| u8::from(at % one_in == 0)).collect();
             let owned = specs.iter().map(|spec| owned(spec.elements()));
@@ -334,10 +363,10 @@ mod tests {
         // Dense kernels, then sparse ones.
         for one_in in [1, 10] {
             let mut single = model(&net, 1, one_in);
-            assert!(single.is_single(0));
+            assert!(single.is_single());
             let found = logits(&mut single, &images);
             let mut together = model(&net, 3, one_in);
-            assert!(!together.is_single(0));
+            assert!(!together.is_single());
             let expected = logits(&mut together, &images);
             assert_eq!(found.len(), 15);
             for (found, expected) in found.iter().zip(&expected) {
@@ -368,17 +397,5 @@ mod tests {
         });
         assert_ne!(before, after);
         assert_eq!(before, logits(&mut model, &images));
-    }
-
-    #[test]
-    fn nets_with_other_layers_go_by_lanes() {
-        let mut net = net();
-        net.layers.insert(1, LayerSpec::batch_norm());
-        let mut single = model(&net, 1, 1);
-        assert!(!single.is_single(0));
-        let features = net.input.features();
-        let pixels = vec![7; features];
-        let images = TaskImages::new(&pixels, &[0], features, 5).unwrap();
-        assert_eq!(logits(&mut single, &images).len(), 5);
     }
 }

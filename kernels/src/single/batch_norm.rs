@@ -1,0 +1,72 @@
+//! Batch normalisation of one image.
+
+use crate::batch_norm::{BatchNormShape, Normalization, check_normalization};
+use crate::chunks::padded;
+use crate::dispatch::{InstructionSet, Kernel};
+use crate::isa::Isa;
+use crate::lanes::{LANES, check};
+
+/// `y = (x - mean) · inverse deviation · gamma + beta` of one image, `[channels, pixels]`, to the bits of
+/// [`batch_norm::forward`](crate::batch_norm::forward). How many images the shape has does not count.
+///
+/// # Panics
+/// If a slice has another length than the shape demands.
+pub fn batch_norm(
+    set: InstructionSet,
+    shape: BatchNormShape,
+    normalization: Normalization<'_, f32>,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    check("x", x.len(), shape.features());
+    check("y", y.len(), shape.features());
+    check_normalization(shape, &normalization);
+    if !y.is_empty() {
+        set.run(Normalize {
+            shape,
+            normalization,
+            x,
+            y,
+        });
+    }
+}
+
+struct Normalize<'a> {
+    shape: BatchNormShape,
+    normalization: Normalization<'a, f32>,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for Normalize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let plane = self.shape.pixels;
+        let planes = self
+            .y
+            .chunks_exact_mut(plane)
+            .zip(self.x.chunks_exact(plane));
+        for (channel, (y, x)) in planes.enumerate() {
+            let Normalization {
+                mean,
+                inverse_deviation,
+                gamma,
+                beta,
+            } = self.normalization;
+            let mean = isa.splat(mean[channel]);
+            let scale = isa.splat(inverse_deviation[channel] * gamma[channel]);
+            let beta = isa.splat(beta[channel]);
+            let (vectors, rest) = x.as_chunks::<LANES>();
+            let (targets, rest_target) = y.as_chunks_mut::<LANES>();
+            for (target, x) in targets.iter_mut().zip(vectors) {
+                let distance = isa.sub(isa.load(x), mean);
+                isa.store(target, isa.mul_add(distance, scale, beta));
+            }
+            let distance = isa.sub(isa.load(&padded(rest)), mean);
+            let values = isa.to_array(isa.mul_add(distance, scale, beta));
+            rest_target.copy_from_slice(&values[..rest.len()]);
+        }
+    }
+}
