@@ -138,6 +138,11 @@ impl InstructionSet {
         }
     }
 
+    /// Whether this set multiplies bf16 by tile registers: several times as fast as f32.
+    pub fn has_tiles(self) -> bool {
+        self.tiles().is_some()
+    }
+
     /// The tile registers, if this set multiplies bf16 by them.
     pub(crate) fn tiles(self) -> Option<amx::Unit> {
         match self.0 {

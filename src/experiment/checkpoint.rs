@@ -17,6 +17,7 @@ use super::outcome::ModelOutcome;
 use super::plan::PlannedModel;
 use super::{Experiment, ExperimentError, OutputFolder, RunSettings, TaskData};
 use crate::data::MappedBytes;
+use crate::ops::Precision;
 use crate::optim::OptimizerSpec;
 use crate::train::{EarlyStopping, FitOutcome, FitState, Model};
 use tensors::{restore_model, restore_state, stored_tensors};
@@ -118,6 +119,15 @@ pub struct Checkpoints {
     resumed: Option<MappedBytes>,
 }
 
+/// The instruction set that decides to which bits a run of this precision comes.
+fn set_of(precision: Precision) -> &'static str {
+    let set = dispatch::active();
+    match precision {
+        Precision::F32 => set.of_f32().name(),
+        Precision::Bf16 => set.name(),
+    }
+}
+
 /// The way to convolve that the environment forces, if it does.
 fn forced_convolution() -> Option<&'static str> {
     let method = conv2d::method_from_env().ok().flatten();
@@ -148,7 +158,7 @@ impl Checkpoints {
             header: Header {
                 format_version: FORMAT_VERSION,
                 program_version: env!("CARGO_PKG_VERSION").to_owned(),
-                instruction_set: dispatch::active().name().to_owned(),
+                instruction_set: set_of(settings.precision).to_owned(),
                 convolution: forced_convolution().map(str::to_owned),
                 sparse: forced_sparse().map(str::to_owned),
                 experiment: experiment.name.to_owned(),
@@ -213,7 +223,7 @@ impl Checkpoints {
             ..
         } = &self.header;
         let begun = name(instruction_set, convolution.as_deref(), sparse.as_deref());
-        let set = dispatch::active().name();
+        let set = set_of(self.header.settings.precision);
         let active = name(set, forced_convolution(), forced_sparse());
         (begun != active).then_some([begun, active])
     }

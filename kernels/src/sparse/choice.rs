@@ -30,8 +30,8 @@ struct Crossovers {
 }
 
 const AVX512: Crossovers = Crossovers {
-    dense: [0.4, 0.3],
-    direct: [0.3, 0.6, 0.3],
+    dense: [0.45, 0.4],
+    direct: [0.08, 0.6, 0.3],
     winograd: [0.15, 0.17, 0.19],
     winograd_pooled: 0.11,
 };
@@ -268,7 +268,7 @@ mod tests {
         for &set in dispatch::all() {
             assert_eq!(choose(set, dense, 0.1), Passes::ALL);
             assert_eq!(choose(set, dense, 0.7), Passes::NONE);
-            assert_eq!(choose(set, layer(3), 0.2), Passes::ALL);
+            assert_eq!(choose(set, layer(3), 0.05), Passes::ALL);
             assert_eq!(choose(set, layer(64), 0.3), Passes::NONE);
             assert_eq!(choose(set, layer(64), 0.05), Passes::ALL);
             // All passes of a dense layer have one crossover.
