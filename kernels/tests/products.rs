@@ -365,6 +365,12 @@ fn every_set_of_this_machine_was_run() {
         {
             present.insert("avx512");
         }
+        // The processor's word, and the system's, which lends the registers.
+        let known = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let has = |flag: &str| known.split_whitespace().any(|word| word == flag);
+        if ["avx512_bf16", "amx_tile", "amx_bf16"].into_iter().all(has) {
+            present.insert("amx");
+        }
     }
     assert_eq!(run, present, "sets that were run, and sets of this machine");
 }

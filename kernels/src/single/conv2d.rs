@@ -66,7 +66,7 @@ impl Kernel for TileSize {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> [usize; 2] {
         if self.is_sparse {
-            isa.sparse_tile(self)
+            isa.sparse_line(self)
         } else {
             isa.conv2d_tile(self)
         }

@@ -11,8 +11,8 @@ use crate::lanes::{LANES, check};
 use crate::sparse::Pattern;
 use crate::sparse::conv2d::check_pattern;
 
-/// Channels of a task.
-const CHANNELS: usize = 4;
+/// Channels of a task, which find what a tile reaches of the image in the first-level cache.
+const CHANNELS: usize = 8;
 
 /// The weights of a convolution, few of which are there, by output channel: each with the place that it
 /// is multiplied with. They are brought here once for many images.
@@ -151,7 +151,7 @@ impl Kernel for Task<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        isa.sparse_tile(self);
+        isa.sparse_line(self);
     }
 }
 
@@ -162,14 +162,14 @@ impl TileKernel for Task<'_> {
     fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) {
         let Self { layer, part, sums } = self;
         part.check(VECTORS * LANES);
-        let channels = part.channels.clone();
-        for (channel, sums) in channels.zip(sums.chunks_exact_mut(part.places)) {
-            let weights = layer.starts[channel] as usize..layer.starts[channel + 1] as usize;
-            let places = &layer.places[weights.clone()];
-            let values = &layer.values[weights];
-            for (tile, sums) in sums.chunks_exact_mut(VECTORS * LANES).enumerate() {
-                let first = part.padded.as_ptr();
-                let first = first.wrapping_add(part.first + tile * VECTORS * LANES);
+        let tile = VECTORS * LANES;
+        for start in (0..part.places).step_by(tile) {
+            let first = part.padded.as_ptr().wrapping_add(part.first + start);
+            for (index, channel) in part.channels.clone().enumerate() {
+                let sums = &mut sums[index * part.places + start..][..tile];
+                let weights = layer.starts[channel] as usize..layer.starts[channel + 1] as usize;
+                let places = &layer.places[weights.clone()];
+                let values = &layer.values[weights];
                 let mut totals = [isa.zero(); VECTORS];
                 for (&place, &value) in places.iter().zip(values) {
                     let value = isa.splat(value);
