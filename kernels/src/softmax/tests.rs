@@ -140,6 +140,30 @@ fn extremes_are_exact() {
     }
 }
 
+/// Subnormal numbers slow down all that is computed of them.
+#[test]
+fn gradients_are_zero_or_of_a_usual_size() {
+    let shape = SoftmaxShape {
+        images: 2,
+        classes: 6,
+    };
+    #[rustfmt::skip]
+    let logits = [
+        0.0, -50.0, -54.0, -58.0, -88.0, -102.0,
+        -1.0, 0.0, -200.0, -54.0, -56.0, 1.0,
+    ];
+    let labels = [0, 3];
+    check_against_naive(shape, &logits, &labels);
+    for &set in dispatch::all() {
+        let mut grad = vec![f32::NAN; shape.len()];
+        let lanes = lanes(shape, &logits);
+        cross_entropy(set, shape, &lanes, &labels, Some(&mut grad)).unwrap();
+        assert!(grad.iter().all(|&grad| grad == 0.0 || grad.abs() >= LEAST));
+        let of_first = |class: usize| grad[class * LANES];
+        assert!(of_first(2) > 0.0 && of_first(3) == 0.0, "{set:?}");
+    }
+}
+
 #[test]
 fn a_logit_that_is_not_finite_is_never_a_plausible_loss() {
     let shape = SoftmaxShape {
