@@ -164,6 +164,35 @@ pub fn forward(
         });
 }
 
+/// What normalises the values of one channel.
+pub(crate) struct Channel<I: Isa> {
+    mean: I::F32,
+    scale: I::F32,
+    beta: I::F32,
+}
+
+impl<I: Isa> Channel<I> {
+    #[inline(always)]
+    pub(crate) fn new(isa: I, normalization: &Normalization<'_, f32>, channel: usize) -> Self {
+        let Normalization {
+            mean,
+            inverse_deviation,
+            gamma,
+            beta,
+        } = normalization;
+        Self {
+            mean: isa.splat(mean[channel]),
+            scale: isa.splat(inverse_deviation[channel] * gamma[channel]),
+            beta: isa.splat(beta[channel]),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn normalize(&self, isa: I, x: I::F32) -> I::F32 {
+        isa.mul_add(isa.sub(x, self.mean), self.scale, self.beta)
+    }
+}
+
 struct Normalize<'a> {
     shape: BatchNormShape,
     normalization: Normalization<'a, f32>,
@@ -183,18 +212,9 @@ impl Kernel for Normalize<'_> {
         let planes = y.chunks_exact_mut(plane).zip(x.chunks_exact(plane));
         for (index, (y, x)) in planes.enumerate() {
             let channel = (self.first + index) % self.shape.channels;
-            let Normalization {
-                mean,
-                inverse_deviation,
-                gamma,
-                beta,
-            } = self.normalization;
-            let mean = isa.splat(mean[channel]);
-            let scale = isa.splat(inverse_deviation[channel] * gamma[channel]);
-            let beta = isa.splat(beta[channel]);
+            let channel = Channel::new(isa, &self.normalization, channel);
             for (y, x) in y.iter_mut().zip(x) {
-                let distance = isa.sub(isa.load(x), mean);
-                isa.store(y, isa.mul_add(distance, scale, beta));
+                isa.store(y, channel.normalize(isa, isa.load(x)));
             }
         }
     }

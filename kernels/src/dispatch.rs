@@ -204,11 +204,22 @@ unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(unsafe { Avx512::<false>::new_unchecked() })
 }
 
+/// Whether the processor has all that [`Avx512`] stands for, its instructions for bf16 aside.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+}
+
 /// # Safety
 /// The processor has avx512f, avx512bw, avx512dq, avx512vl, avx512bf16, avx2 and fma.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
+pub(crate) unsafe fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller vouches for the features.
     kernel.run(unsafe { Avx512::<true>::new_unchecked() })
 }
@@ -229,14 +240,10 @@ pub fn all() -> &'static [InstructionSet] {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            let avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl");
             if avx2 {
                 sets.push(InstructionSet(Set::Avx2));
             }
-            if avx2 && avx512 {
+            if has_avx512() {
                 sets.push(InstructionSet(Set::Avx512));
                 if tile_unit().is_some() {
                     sets.push(InstructionSet(Set::Amx));

@@ -28,6 +28,7 @@
 mod batch_norm;
 mod conv2d;
 mod dense;
+mod lists;
 mod planes;
 mod pool;
 

@@ -36,7 +36,7 @@ pub(crate) use operand::{LaneLayout, Operand, Target};
 use pack::{Form, Packing};
 use tile::micro_kernel;
 
-/// Steps of the sum in one block, a multiple of sixteen: 512 pairs, a panel of 14 rows of which is
+/// Steps of the sum in one block, a multiple of 32: 512 pairs, a panel of 14 rows of which is
 /// 28 KB.
 pub(crate) const DEPTH: usize = 1024;
 
@@ -90,10 +90,12 @@ pub(crate) fn multiply<E: Epilogue>(set: InstructionSet, product: &Product<'_, E
     product.target.check(rows, vectors, c.len());
     assert!(depth <= DEPTH || !E::NEEDS_WHOLE_SUMS);
     product.epilogue.check(rows, c.len());
-    let tiles = set.tiles();
-    let (tile_rows, tile_vectors) = match tiles {
-        Some(_) => (amx::SIDE, amx::SIDE / LANES),
-        None => tile_size(set),
+    let ((tile_rows, tile_vectors), forms) = match set.tiles() {
+        Some(_) => (
+            (amx::SIDE, amx::SIDE / LANES),
+            [Form::TilesByValue, Form::TilesByPair],
+        ),
+        None => (tile_size(set), [Form::Vectors; 2]),
     };
     let blocks = depth.div_ceil(DEPTH).max(1);
     let block = depth.div_ceil(blocks).next_multiple_of(amx::STEPS);
@@ -105,25 +107,18 @@ pub(crate) fn multiply<E: Epilogue>(set: InstructionSet, product: &Product<'_, E
         for start in (0..blocks).map(|index| index * block) {
             let part = Part {
                 set,
-                tiles,
                 product,
                 a: Packing {
                     operand: product.a,
                     across: rows,
                     width: tile_rows,
-                    form: match tiles {
-                        Some(_) => Form::TilesByValue,
-                        None => Form::Vectors,
-                    },
+                    form: forms[0],
                 },
                 b: Packing {
                     operand: product.b,
                     across: columns,
                     width: tile_vectors * LANES,
-                    form: match tiles {
-                        Some(_) => Form::TilesByPair,
-                        None => Form::Vectors,
-                    },
+                    form: forms[1],
                 },
                 strips: first..strips.min(first + chunk_strips),
                 steps: start..depth.min(start + block),
@@ -137,8 +132,6 @@ pub(crate) fn multiply<E: Epilogue>(set: InstructionSet, product: &Product<'_, E
 /// Some strips of vectors over some steps: what is packed at a time.
 struct Part<'a, E> {
     set: InstructionSet,
-    /// The tile registers, where they multiply.
-    tiles: Option<amx::Unit>,
     product: &'a Product<'a, E>,
     a: Packing<'a>,
     b: Packing<'a>,
@@ -171,7 +164,7 @@ impl<E: Epilogue> Part<'_, E> {
                         rows,
                         vectors,
                     };
-                    match self.tiles {
+                    match self.set.tiles() {
                         Some(unit) => unit.run(task),
                         None => self.set.run_bf16(task),
                     }

@@ -42,7 +42,8 @@ mod linux {
     use std::arch::x86_64::__cpuid_count;
 
     use super::{SIDE, Sums, TILE, TiledKernel};
-    use crate::isa::avx512::Avx512;
+    use crate::dispatch::{Kernel, has_avx512, run_avx512_bf16};
+    use crate::isa::Isa;
 
     /// Proof that the processor has AMX with bf16, and AVX-512 with bf16, and that the system lends
     /// this process the registers.
@@ -56,13 +57,7 @@ mod linux {
             const AMX_TILE: u32 = 1 << 24;
             const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
             const XFEATURE_XTILEDATA: libc::c_long = 18;
-            let has_avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512bf16")
-                && is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma");
+            let has_avx512 = has_avx512() && is_x86_feature_detected!("avx512bf16");
             if !has_avx512 || __cpuid_count(7, 0).edx & (AMX_BF16 | AMX_TILE) != AMX_BF16 | AMX_TILE
             {
                 return None;
@@ -83,16 +78,19 @@ mod linux {
         #[inline]
         pub(crate) fn run<K: TiledKernel>(self, kernel: K) {
             // SAFETY: this value proves the features.
-            unsafe { run_avx512_bf16(kernel, Tiles::new(self)) }
+            unsafe { run_avx512_bf16(WithTiles(kernel, Tiles::new(self))) }
         }
     }
 
-    /// # Safety
-    /// The processor has avx512f, avx512bw, avx512dq, avx512vl, avx512bf16, avx2 and fma.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-    unsafe fn run_avx512_bf16<K: TiledKernel>(kernel: K, tiles: Tiles) {
-        // SAFETY: the caller vouches for the features.
-        kernel.run(unsafe { Avx512::<true>::new_unchecked() }, &tiles);
+    struct WithTiles<K>(K, Tiles);
+
+    impl<K: TiledKernel> Kernel for WithTiles<K> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) {
+            self.0.run(isa, &self.1);
+        }
     }
 
     /// The tile registers of this thread, laid out for whole tiles until this is dropped.

@@ -1,6 +1,6 @@
 //! Batch normalisation of one image.
 
-use crate::batch_norm::{BatchNormShape, Normalization, check_normalization};
+use crate::batch_norm::{BatchNormShape, Channel, Normalization, check_normalization};
 use crate::chunks::padded;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::isa::Isa;
@@ -49,23 +49,13 @@ impl Kernel for Normalize<'_> {
             .chunks_exact_mut(plane)
             .zip(self.x.chunks_exact(plane));
         for (channel, (y, x)) in planes.enumerate() {
-            let Normalization {
-                mean,
-                inverse_deviation,
-                gamma,
-                beta,
-            } = self.normalization;
-            let mean = isa.splat(mean[channel]);
-            let scale = isa.splat(inverse_deviation[channel] * gamma[channel]);
-            let beta = isa.splat(beta[channel]);
+            let channel = Channel::new(isa, &self.normalization, channel);
             let (vectors, rest) = x.as_chunks::<LANES>();
             let (targets, rest_target) = y.as_chunks_mut::<LANES>();
             for (target, x) in targets.iter_mut().zip(vectors) {
-                let distance = isa.sub(isa.load(x), mean);
-                isa.store(target, isa.mul_add(distance, scale, beta));
+                isa.store(target, channel.normalize(isa, isa.load(x)));
             }
-            let distance = isa.sub(isa.load(&padded(rest)), mean);
-            let values = isa.to_array(isa.mul_add(distance, scale, beta));
+            let values = isa.to_array(channel.normalize(isa, isa.load(&padded(rest))));
             rest_target.copy_from_slice(&values[..rest.len()]);
         }
     }

@@ -269,6 +269,11 @@ mod tests {
             assert_eq!(choose(set, dense, 0.1), Passes::ALL);
             assert_eq!(choose(set, dense, 0.7), Passes::NONE);
             assert_eq!(choose(set, layer(3), 0.05), Passes::ALL);
+            let but_forward = Passes {
+                forward: set.of_f32().name() != "avx512",
+                ..Passes::ALL
+            };
+            assert_eq!(choose(set, layer(3), 0.2), but_forward);
             assert_eq!(choose(set, layer(64), 0.3), Passes::NONE);
             assert_eq!(choose(set, layer(64), 0.05), Passes::ALL);
             // All passes of a dense layer have one crossover.

@@ -314,9 +314,9 @@ impl Walk<'_> {
             let mut eight = [isa.zero(); SLACK];
             eight[..COUNT].copy_from_slice(&dots);
             let totals = isa.sum_eight(eight);
-            // All of them in one vector: those behind `COUNT` are zeros.
+            // All of them in one vector.
             for (k, (sum, total)) in self.sums[..SLACK].iter_mut().zip(totals).enumerate() {
-                *sum += if k < used || k >= COUNT { total } else { 0.0 };
+                *sum += if k < used { total } else { 0.0 };
             }
         }
         self.offsets = rest;

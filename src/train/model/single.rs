@@ -8,6 +8,7 @@ use taskweave_kernels::dispatch;
 use taskweave_kernels::lanes::LANES;
 use taskweave_kernels::pool::PoolShape;
 use taskweave_kernels::single::{self, SparseConv2d, SparseDense};
+use taskweave_kernels::window::Window;
 
 use super::{Model, TaskNet};
 use crate::autograd::Tape;
@@ -61,9 +62,12 @@ impl Prepared {
         let ordered = |parameter: usize, layer: &LayerSpec, before: &[usize]| {
             let pattern = &net.compact(parameter)?.pattern;
             let values = tape.value(net.network.parameters[parameter]).data();
-            match layer {
-                LayerSpec::Conv2d { .. } => {
-                    let mut layer = SparseConv2d::new(pattern, &conv2d_shape(layer, before)?);
+            match *layer {
+                LayerSpec::Conv2d {
+                    filters, window, ..
+                } => {
+                    let shape = conv2d_shape(filters, window, before);
+                    let mut layer = SparseConv2d::new(pattern, &shape);
                     layer.set_values(values);
                     Some(Ordered::Conv2d(layer))
                 }
@@ -122,14 +126,17 @@ impl Model {
                     self.tape.value(var).data()
                 })
             };
-            let states = match layer {
-                LayerSpec::BatchNorm { .. } => &net.network.states[state..state + 2],
-                _ => &[],
-            };
-            state += states.len();
+            let mut averages: [&[f32]; 2] = [&[]; 2];
+            if let LayerSpec::BatchNorm { .. } = layer {
+                averages = [state, state + 1].map(|state| {
+                    let var = net.network.states[state];
+                    self.tape.value(var).data()
+                });
+                state += 2;
+            }
             let weights = Weights {
                 stored,
-                averages: |place: usize| states.get(place).map(|&var| self.tape.value(var).data()),
+                averages,
                 ordered: prepared.weights.get(parameter).and_then(Option::as_ref),
             };
             if compute(layer, before, &weights, values) {
@@ -148,32 +155,24 @@ impl Model {
 }
 
 /// The parameters of a layer.
-struct Weights<'a, F, G> {
+struct Weights<'a, F> {
     /// Kernel and bias as the tape has them, or scale and bias.
     stored: F,
     /// Moving mean and variance.
-    averages: G,
+    averages: [&'a [f32]; 2],
     /// Those of a kernel that is not stored whole.
     ordered: Option<&'a Ordered>,
 }
 
 /// The sizes of a convolution of one image `[channels, height, width]`.
-fn conv2d_shape(layer: &LayerSpec, before: &[usize]) -> Option<Conv2dShape> {
-    match (layer, before) {
-        (
-            &LayerSpec::Conv2d {
-                filters, window, ..
-            },
-            &[inputs, height, width],
-        ) => Some(Conv2dShape {
-            images: 1,
-            inputs,
-            outputs: filters,
-            height,
-            width,
-            window,
-        }),
-        _ => None,
+fn conv2d_shape(filters: usize, window: Window, before: &[usize]) -> Conv2dShape {
+    Conv2dShape {
+        images: 1,
+        inputs: before[0],
+        outputs: filters,
+        height: before[1],
+        width: before[2],
+        window,
     }
 }
 
@@ -181,7 +180,7 @@ fn conv2d_shape(layer: &LayerSpec, before: &[usize]) -> Option<Conv2dShape> {
 fn compute<'a>(
     layer: &LayerSpec,
     before: &[usize],
-    weights: &Weights<'_, impl Fn(usize) -> Option<&'a [f32]>, impl Fn(usize) -> Option<&'a [f32]>>,
+    weights: &Weights<'_, impl Fn(usize) -> Option<&'a [f32]>>,
     values: &mut Values,
 ) -> bool {
     let set = dispatch::active();
@@ -219,8 +218,13 @@ fn compute<'a>(
         LayerSpec::Dense { units, relu } => {
             single::dense(set, [now.len(), units], affine(relu), now, next);
         }
-        LayerSpec::Conv2d { relu, .. } => {
-            let shape = conv2d_shape(layer, before).expect("the layer is a convolution");
+        LayerSpec::Conv2d {
+            filters,
+            window,
+            relu,
+            ..
+        } => {
+            let shape = conv2d_shape(filters, window, before);
             single::conv2d(set, &shape, affine(relu), now, next);
         }
         LayerSpec::MaxPool { window } => single::max_pool(set, &pool_shape(window), now, next),
@@ -233,11 +237,11 @@ fn compute<'a>(
                 channels: before[0],
                 pixels: before[1..].iter().product(),
             };
-            let variance = (weights.averages)(1).unwrap_or_default();
+            let [mean, variance] = weights.averages;
             inverse_deviation.resize(variance.len(), 0.0);
             batch_norm::inverse_deviation(variance, epsilon, inverse_deviation);
             let normalization = Normalization {
-                mean: (weights.averages)(0).unwrap_or_default(),
+                mean,
                 inverse_deviation,
                 gamma: (weights.stored)(0).unwrap_or_default(),
                 beta: (weights.stored)(1).unwrap_or_default(),
@@ -259,7 +263,7 @@ fn compute<'a>(
 mod tests {
     use std::ops::ControlFlow;
 
-    use taskweave_kernels::window::{Padding, Window};
+    use taskweave_kernels::window::Padding;
 
     use super::*;
     use crate::nn::{ImageSize, Initializer, NetSpec};

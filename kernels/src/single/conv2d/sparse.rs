@@ -1,5 +1,6 @@
 //! Convolutions of one image and few weights.
 
+use super::super::lists::Lists;
 use super::super::planes::Planes;
 use super::{Convolution, Part, TileSize};
 use crate::conv2d::Conv2dShape;
@@ -7,7 +8,7 @@ use crate::dense::{Activation, Affine};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::tile::TileKernel;
 use crate::isa::Isa;
-use crate::lanes::{LANES, check};
+use crate::lanes::LANES;
 use crate::sparse::Pattern;
 use crate::sparse::conv2d::check_pattern;
 
@@ -36,13 +37,8 @@ const CHANNELS: usize = 8;
 #[derive(Clone, Debug)]
 pub struct SparseConv2d {
     shape: Conv2dShape,
-    /// Where the weights of each output channel begin, and the end of all.
-    starts: Vec<u32>,
-    /// Places from the first of all planes to what each weight is multiplied with first.
-    places: Vec<u32>,
-    /// Which of the pattern's values it has.
-    order: Vec<u32>,
-    values: Vec<f32>,
+    /// By output channel; a place is counted from the first of all planes.
+    lists: Lists<u32>,
 }
 
 impl SparseConv2d {
@@ -69,26 +65,9 @@ impl SparseConv2d {
             let (tap, input) = (rest / shape.inputs, rest % shape.inputs);
             (output, (input * planes.len + taps[tap]) as u32)
         });
-        let mut starts = vec![0_u32; shape.outputs + 1];
-        for (output, _) in weights.clone() {
-            starts[output + 1] += 1;
-        }
-        for output in 1..starts.len() {
-            starts[output] += starts[output - 1];
-        }
-        let mut next = starts.clone();
-        let (mut places, mut order) = (vec![0; pattern.len()], vec![0; pattern.len()]);
-        for (value, (output, place)) in weights.enumerate() {
-            let at = next[output] as usize;
-            next[output] += 1;
-            (places[at], order[at]) = (place, value as u32);
-        }
         Self {
             shape: *shape,
-            starts,
-            values: vec![0.0; places.len()],
-            places,
-            order,
+            lists: Lists::new(shape.outputs, weights),
         }
     }
 
@@ -97,10 +76,7 @@ impl SparseConv2d {
     /// # Panics
     /// If there is not a value for every weight.
     pub fn set_values(&mut self, values: &[f32]) {
-        check("values", values.len(), self.order.len());
-        for (target, &at) in self.values.iter_mut().zip(&self.order) {
-            *target = values[at as usize];
-        }
+        self.lists.set_values(values);
     }
 
     /// `y = activation(x ⋆ weights + bias)` of one image, from `[inputs, height, width]` to `[outputs,
@@ -120,14 +96,14 @@ impl SparseConv2d {
         let convolution = Convolution {
             shape: &self.shape,
             layer: Affine {
-                weights: &self.values,
+                weights: self.lists.values(),
                 bias,
                 activation,
             },
             channels: CHANNELS,
             tile,
             packed: 0,
-            work: self.values.len(),
+            work: self.lists.values().len(),
         };
         convolution.run(x, y, |part, _, sums| {
             set.run(Task {
@@ -167,9 +143,7 @@ impl TileKernel for Task<'_> {
             let first = part.padded.as_ptr().wrapping_add(part.first + start);
             for (index, channel) in part.channels.clone().enumerate() {
                 let sums = &mut sums[index * part.places + start..][..tile];
-                let weights = layer.starts[channel] as usize..layer.starts[channel + 1] as usize;
-                let places = &layer.places[weights.clone()];
-                let values = &layer.values[weights];
+                let (places, values) = layer.lists.list(channel);
                 let mut totals = [isa.zero(); VECTORS];
                 for (&place, &value) in places.iter().zip(values) {
                     let value = isa.splat(value);

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::super::lists::Lists;
 use super::{add_parts, begin, finish};
 use crate::dense::Activation;
 use crate::gemm::scratch::with_scratch;
@@ -39,13 +40,9 @@ const SUMS: usize = 8;
 pub struct SparseDense {
     inputs: usize,
     outputs: usize,
-    /// Where the weights of each output begin, part by part, and the end of all.
-    starts: Vec<u32>,
-    /// The input of each weight, counted from the first of its part.
-    sources: Vec<u16>,
-    /// Which of the pattern's values it has.
-    order: Vec<u32>,
-    values: Vec<f32>,
+    /// Part by part of the inputs those of each output; a place is an input counted from the first of its
+    /// part.
+    lists: Lists<u16>,
 }
 
 impl SparseDense {
@@ -62,29 +59,12 @@ impl SparseDense {
         );
         let places = pattern.positions().iter().map(|&position| {
             let (input, output) = (position as usize / outputs, position as usize % outputs);
-            (input / PART * outputs + output, input % PART)
+            (input / PART * outputs + output, (input % PART) as u16)
         });
-        let mut starts = vec![0_u32; inputs.div_ceil(PART) * outputs + 1];
-        for (list, _) in places.clone() {
-            starts[list + 1] += 1;
-        }
-        for list in 1..starts.len() {
-            starts[list] += starts[list - 1];
-        }
-        let mut next = starts.clone();
-        let (mut sources, mut order) = (vec![0; pattern.len()], vec![0; pattern.len()]);
-        for (value, (list, source)) in places.enumerate() {
-            let at = next[list] as usize;
-            next[list] += 1;
-            (sources[at], order[at]) = (source as u16, value as u32);
-        }
         Self {
             inputs,
             outputs,
-            starts,
-            values: vec![0.0; sources.len()],
-            sources,
-            order,
+            lists: Lists::new(inputs.div_ceil(PART) * outputs, places),
         }
     }
 
@@ -93,10 +73,7 @@ impl SparseDense {
     /// # Panics
     /// If there is not a value for every weight.
     pub fn set_values(&mut self, values: &[f32]) {
-        check("values", values.len(), self.order.len());
-        for (target, &at) in self.values.iter_mut().zip(&self.order) {
-            *target = values[at as usize];
-        }
+        self.lists.set_values(values);
     }
 
     /// `y = activation(x · weights + bias)` of one row of inputs.
@@ -110,9 +87,9 @@ impl SparseDense {
             check("bias", bias.len(), self.outputs);
         }
         begin(bias, y);
-        let lists = self.starts.len() - 1;
+        let lists = self.lists.count();
         if lists > 0 {
-            let tasks = (self.values.len() / TASK).clamp(1, lists);
+            let tasks = (self.lists.values().len() / TASK).clamp(1, lists);
             let lists_of_task = lists.div_ceil(tasks);
             with_scratch(lists, |sums| {
                 let task = |(task, sums): (usize, &mut [f32])| {
@@ -134,11 +111,11 @@ impl SparseDense {
 
     /// The sum of one part of one output.
     fn sum(&self, list: usize, x: &[f32]) -> f32 {
-        let range = self.starts[list] as usize..self.starts[list + 1] as usize;
+        let (sources, values) = self.lists.list(list);
         let part = list / self.outputs * PART;
         let x = &x[part..self.inputs.min(part + PART)];
-        let (groups, rest) = self.sources[range.clone()].as_chunks::<SUMS>();
-        let (group_values, rest_values) = self.values[range].as_chunks::<SUMS>();
+        let (groups, rest) = sources.as_chunks::<SUMS>();
+        let (group_values, rest_values) = values.as_chunks::<SUMS>();
         let mut sums = [0.0; SUMS];
         for (sources, values) in groups.iter().zip(group_values) {
             for ((sum, &source), value) in sums.iter_mut().zip(sources).zip(values) {
