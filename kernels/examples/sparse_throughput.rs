@@ -5,7 +5,8 @@
 
 use std::time::Instant;
 
-use taskweave_kernels::check::noise;
+use taskweave_kernels::buffer::Buffer;
+use taskweave_kernels::check;
 use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, Recorded};
 use taskweave_kernels::dense::{self, Activation, Affine, DenseShape};
 use taskweave_kernels::dispatch::{self, InstructionSet};
@@ -15,6 +16,11 @@ use taskweave_kernels::sparse::{self, Pattern};
 use taskweave_kernels::window::{Padding, Window};
 
 const REPETITIONS: usize = 8;
+
+/// Random numbers where tensors lie: in huge pages, and aligned so that they may be written past the caches.
+fn noise(seed: u64, len: usize) -> Buffer {
+    Buffer::from_slice(&check::noise(seed, len))
+}
 
 /// The least time of a call, in seconds.
 fn time(mut call: impl FnMut()) -> f64 {
@@ -28,7 +34,7 @@ fn time(mut call: impl FnMut()) -> f64 {
 
 fn mask(len: usize, density: f64) -> Vec<u8> {
     let chance = |value: f32| u8::from(f64::from(value).abs() < density);
-    noise(77, len).into_iter().map(chance).collect()
+    check::noise(77, len).into_iter().map(chance).collect()
 }
 
 fn main() {
@@ -109,7 +115,7 @@ fn dense_layer(set: InstructionSet, shape: DenseShape, densities: &[usize], peak
     } = shape;
     let x = noise(1, lanes_len(images, inputs));
     let grad = noise(2, lanes_len(images, outputs));
-    let (mut y, mut grad_x) = (vec![0.0; grad.len()], vec![0.0; x.len()]);
+    let (mut y, mut grad_x) = (Buffer::zeroed(grad.len()), Buffer::zeroed(x.len()));
     let weights = noise(3, inputs * outputs);
     let mut grad_weights = vec![0.0; weights.len()];
     let dense = [
@@ -141,7 +147,7 @@ fn convolution(set: InstructionSet, shape: &Conv2dShape, densities: &[usize], pe
     let images = shape.images;
     let x = noise(1, lanes_len(images, shape.input_features()));
     let grad = noise(2, lanes_len(images, shape.output_features()));
-    let (mut y, mut grad_x) = (vec![0.0; grad.len()], vec![0.0; x.len()]);
+    let (mut y, mut grad_x) = (Buffer::zeroed(grad.len()), Buffer::zeroed(x.len()));
     let weights = noise(3, shape.weights());
     let mut grad_weights = vec![0.0; weights.len()];
     let recorded = Recorded {

@@ -138,6 +138,15 @@ impl InstructionSet {
         }
     }
 
+    /// Whether the kernels of f32 are those of AVX-512.
+    pub(crate) fn is_avx512(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 | Set::Amx => true,
+            _ => false,
+        }
+    }
+
     /// Whether this set multiplies bf16 by tile registers: several times as fast as f32.
     pub fn has_tiles(self) -> bool {
         self.tiles().is_some()

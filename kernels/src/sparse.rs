@@ -40,11 +40,14 @@
 //! ```
 
 mod choice;
+mod code;
 pub mod conv2d;
 mod correlate;
 pub mod dense;
 mod index;
+mod lists;
 mod pattern;
+mod products;
 mod sample;
 mod sheets;
 

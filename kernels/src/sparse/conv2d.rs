@@ -68,19 +68,22 @@ pub fn forward(
         check("bias", bias.len(), shape.outputs);
     }
     let axes = shape.window.axes([shape.height, shape.width]);
-    pattern.forward.with_ordered(layer.weights, |values| {
-        let product = Correlation {
-            index: &pattern.forward,
-            values,
-            bias: layer.bias,
-            relu: layer.activation == Activation::Relu,
-            source: x,
-            sheets: input_sheets(shape),
-            before: axes.map(|axis| axis.before),
-            result_sheets: output_sheets(shape),
-        };
-        product.run(set, y);
-    });
+    pattern
+        .forward()
+        .order()
+        .with_ordered(layer.weights, |values| {
+            let product = Correlation {
+                products: pattern.forward(),
+                values,
+                bias: layer.bias,
+                relu: layer.activation == Activation::Relu,
+                source: x,
+                sheets: input_sheets(shape),
+                before: axes.map(|axis| axis.before),
+                result_sheets: output_sheets(shape),
+            };
+            product.run(set, y);
+        });
 }
 
 /// The gradient with respect to the input, from lanes of the output to lanes of the input.
@@ -102,9 +105,9 @@ pub fn grad_input(
     let input_len = lanes_len(shape.images, shape.input_features());
     check("grad_input", grad_input.len(), input_len);
     let axes = shape.window.axes([shape.height, shape.width]);
-    pattern.gradient.with_ordered(values, |values| {
+    pattern.gradient().order().with_ordered(values, |values| {
         let product = Correlation {
-            index: &pattern.gradient,
+            products: pattern.gradient(),
             values,
             bias: None,
             relu: false,
@@ -131,9 +134,13 @@ pub fn grad_values(
     grad_values: &mut [f32],
 ) {
     check("grad_values", grad_values.len(), pattern.len());
-    pattern.forward.with_unordered(grad_values, |sums| {
-        sample(set, pattern, shape, [x, grad_output], (sums, false));
-    });
+    pattern
+        .samples()
+        .index
+        .order
+        .with_unordered(grad_values, |sums| {
+            sample(set, pattern, shape, [x, grad_output], (sums, false));
+        });
 }
 
 /// The gradient with respect to the values in the order of the forward index, perhaps added to what is
@@ -155,7 +162,7 @@ fn sample(
     check("grad_output", grad_output.len(), output_len);
     let axes = shape.window.axes([shape.height, shape.width]);
     let sampling = Sampling {
-        index: &pattern.forward,
+        samples: pattern.samples(),
         source: x,
         sheets: input_sheets(shape),
         before: axes.map(|axis| axis.before),
@@ -288,8 +295,8 @@ pub fn backward_max_pool(
     match gradients.values {
         Some(target) => {
             check("grad_values", target.len(), pattern.len());
-            let index = &pattern.forward;
-            index.with_unordered(target, |sums| {
+            let order = &pattern.samples().index.order;
+            order.with_unordered(target, |sums| {
                 let gradients = Gradients {
                     values: Some(sums),
                     ..gradients

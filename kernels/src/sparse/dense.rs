@@ -39,19 +39,22 @@ pub fn forward(
         check("bias", bias.len(), outputs);
     }
     let blocks = blocks(images);
-    pattern.forward.with_ordered(layer.weights, |values| {
-        let product = Correlation {
-            index: &pattern.forward,
-            values,
-            bias: layer.bias,
-            relu: layer.activation == Activation::Relu,
-            source: x,
-            sheets: Sheets::of_features(blocks, inputs),
-            before: [0; 2],
-            result_sheets: Sheets::of_features(blocks, outputs),
-        };
-        product.run(set, y);
-    });
+    pattern
+        .forward()
+        .order()
+        .with_ordered(layer.weights, |values| {
+            let product = Correlation {
+                products: pattern.forward(),
+                values,
+                bias: layer.bias,
+                relu: layer.activation == Activation::Relu,
+                source: x,
+                sheets: Sheets::of_features(blocks, inputs),
+                before: [0; 2],
+                result_sheets: Sheets::of_features(blocks, outputs),
+            };
+            product.run(set, y);
+        });
 }
 
 /// `grad_input = grad_output · weightsᵀ`, from lanes of outputs to lanes of inputs.
@@ -71,9 +74,9 @@ pub fn grad_input(
     check("values", values.len(), pattern.len());
     check("grad_input", grad_input.len(), lanes_len(images, inputs));
     let blocks = blocks(images);
-    pattern.gradient.with_ordered(values, |values| {
+    pattern.gradient().order().with_ordered(values, |values| {
         let product = Correlation {
-            index: &pattern.gradient,
+            products: pattern.gradient(),
             values,
             bias: None,
             relu: false,
@@ -105,7 +108,7 @@ pub fn grad_values(
     check("grad_values", grad_values.len(), pattern.len());
     let blocks = blocks(images);
     let sampling = Sampling {
-        index: &pattern.forward,
+        samples: pattern.samples(),
         source: x,
         sheets: Sheets::of_features(blocks, inputs),
         before: [0; 2],
@@ -113,8 +116,8 @@ pub fn grad_values(
         grad_sheets: Sheets::of_features(blocks, outputs),
         adds: false,
     };
-    let index = &pattern.forward;
-    index.with_unordered(grad_values, |sums| sampling.run(set, sums));
+    let order = &pattern.samples().index.order;
+    order.with_unordered(grad_values, |sums| sampling.run(set, sums));
 }
 
 /// [`forward`] from row-major `[images, inputs]` to row-major `[images, outputs]`.

@@ -27,19 +27,49 @@ const MOVED: usize = 1 << 14;
 /// The weights in the order of one direction.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
-    /// Channels of the result and of the source.
-    pub(super) results: usize,
-    pub(super) sources: usize,
-    /// Channels of the source in a chunk.
-    pub(super) chunk: usize,
+    pub(super) outline: Outline,
     /// Of each chunk those of all channels of the result: of [`BLOCK`] channels after the other, the
     /// shortest first, so that a processor foresees where they end. Then the end of all.
     lists: Vec<List>,
     /// Where in a packed chunk the first pixel of a tile finds what a weight is multiplied with.
     pub(super) offsets: Vec<u32>,
-    /// Which of the values it has.
-    order: Vec<u32>,
+    pub(super) order: Order,
+}
+
+/// Which value stands at each place of another order.
+#[derive(Clone, Debug)]
+pub(super) struct Order(Vec<u32>);
+
+/// What of a product does not depend on which weights there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outline {
+    /// Channels of the result and of the source.
+    pub(super) results: usize,
+    pub(super) sources: usize,
     pub(super) reach: Reach,
+    /// Channels of the source in a chunk.
+    pub(super) chunk: usize,
+}
+
+impl Outline {
+    pub(super) fn new([results, sources]: [usize; 2], reach: Reach) -> Self {
+        Self {
+            results,
+            sources,
+            reach,
+            chunk: (PACKED / reach.channel_len()).clamp(1, sources.max(1)),
+        }
+    }
+
+    /// Chunks of the source.
+    pub(super) fn chunks(&self) -> usize {
+        self.sources.div_ceil(self.chunk)
+    }
+
+    /// Floats of a packed chunk.
+    pub(super) fn packed_len(&self) -> usize {
+        self.chunk * self.reach.channel_len()
+    }
 }
 
 /// The weights of a channel of the result in a chunk.
@@ -79,6 +109,11 @@ impl Reach {
         }
     }
 
+    /// Rows and columns of the window.
+    pub(super) fn kernel(&self) -> [usize; 2] {
+        [0, 1].map(|at| self.packed[at] - (self.tile[at] - 1) * self.stride[at])
+    }
+
     /// Whether tiles are single rows, of a window of a single pixel: see [`Isa::sparse_line`].
     pub(super) fn is_line(&self) -> bool {
         self.tile[0] == 1
@@ -91,6 +126,7 @@ impl Reach {
 }
 
 /// A weight as one direction sees it.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) result: u32,
     pub(super) source: u32,
@@ -99,15 +135,57 @@ pub(super) struct Entry {
     pub(super) value: u32,
 }
 
+impl Order {
+    /// The values at these places, each of which there is once.
+    pub(super) fn new(places: Vec<u32>) -> Self {
+        Self(places)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Calls `code` with the values in this order.
+    pub(super) fn with_ordered(&self, values: &[f32], code: impl FnOnce(&[f32])) {
+        with_scratch(values.len(), |ordered| {
+            let targets = ordered.par_chunks_mut(MOVED).zip(self.0.par_chunks(MOVED));
+            targets.for_each(|(targets, order)| {
+                for (target, &at) in targets.iter_mut().zip(order) {
+                    *target = values[at as usize];
+                }
+            });
+            code(ordered);
+        });
+    }
+
+    /// Calls `code` with a place for something of each value in this order, then brings
+    /// that to the values.
+    pub(super) fn with_unordered(&self, values: &mut [f32], code: impl FnOnce(&mut [f32])) {
+        assert_eq!(values.len(), self.0.len());
+        with_scratch(values.len(), |ordered| {
+            code(ordered);
+            let places = Shared::new(values.as_mut_ptr());
+            let moved = ordered.par_chunks(MOVED).zip(self.0.par_chunks(MOVED));
+            moved.for_each(|(ordered, order)| {
+                for (&value, &at) in ordered.iter().zip(order) {
+                    // SAFETY: the order is a permutation of the places of as many values, so that each
+                    // place is written once.
+                    unsafe { *places.start().add(at as usize) = value };
+                }
+            });
+        });
+    }
+}
+
 impl Index {
     /// Sorts the weights.
-    pub(super) fn new(
-        results: usize,
-        sources: usize,
-        reach: Reach,
-        mut entries: Vec<Entry>,
-    ) -> Self {
-        let chunk = (PACKED / reach.channel_len()).clamp(1, sources.max(1));
+    pub(super) fn new(outline: Outline, mut entries: Vec<Entry>) -> Self {
+        let Outline {
+            results,
+            sources,
+            reach,
+            chunk,
+        } = outline;
         let key = |entry: &Entry| {
             let chunk_of = entry.source as usize / chunk;
             (chunk_of as u32, entry.result, entry.source, entry.tap)
@@ -148,57 +226,11 @@ impl Index {
             (place * LANES) as u32
         };
         Self {
-            results,
-            sources,
-            chunk,
+            outline,
             lists,
             offsets: sorted.iter().copied().map(offset).collect(),
-            order: sorted.iter().map(|entry| entry.value).collect(),
-            reach,
+            order: Order::new(sorted.iter().map(|entry| entry.value).collect()),
         }
-    }
-
-    /// Calls `code` with the values in the order of this index.
-    pub(super) fn with_ordered(&self, values: &[f32], code: impl FnOnce(&[f32])) {
-        with_scratch(values.len(), |ordered| {
-            let targets = ordered
-                .par_chunks_mut(MOVED)
-                .zip(self.order.par_chunks(MOVED));
-            targets.for_each(|(targets, order)| {
-                for (target, &at) in targets.iter_mut().zip(order) {
-                    *target = values[at as usize];
-                }
-            });
-            code(ordered);
-        });
-    }
-
-    /// Calls `code` with a place for something of each value in the order of this index, then brings
-    /// that to the values.
-    pub(super) fn with_unordered(&self, values: &mut [f32], code: impl FnOnce(&mut [f32])) {
-        assert_eq!(values.len(), self.order.len());
-        with_scratch(values.len(), |ordered| {
-            code(ordered);
-            let places = Shared::new(values.as_mut_ptr());
-            let moved = ordered.par_chunks(MOVED).zip(self.order.par_chunks(MOVED));
-            moved.for_each(|(ordered, order)| {
-                for (&value, &at) in ordered.iter().zip(order) {
-                    // SAFETY: the order is a permutation of the places of as many values, so that each
-                    // place is written once.
-                    unsafe { *places.start().add(at as usize) = value };
-                }
-            });
-        });
-    }
-
-    /// Chunks of the source.
-    pub(super) fn chunks(&self) -> usize {
-        self.sources.div_ceil(self.chunk)
-    }
-
-    /// Floats of a packed chunk.
-    pub(super) fn packed_len(&self) -> usize {
-        self.chunk * self.reach.channel_len()
     }
 
     /// Channels of the result and where their weights lie, of a chunk.
@@ -212,8 +244,8 @@ impl Index {
         results: Range<usize>,
     ) -> impl ExactSizeIterator<Item = (usize, Range<usize>)> + Clone {
         assert!(results.start.is_multiple_of(BLOCK));
-        assert!(results.end.is_multiple_of(BLOCK) || results.end == self.results);
-        let first = chunk * self.results;
+        assert!(results.end.is_multiple_of(BLOCK) || results.end == self.outline.results);
+        let first = chunk * self.outline.results;
         let lists = &self.lists[first + results.start..=first + results.end];
         lists.windows(2).map(|pair| {
             let weights = pair[0].start as usize..pair[1].start as usize;
@@ -223,7 +255,7 @@ impl Index {
 
     /// Where the weights of these channels lie, of a chunk.
     pub(super) fn weights(&self, chunk: usize, results: Range<usize>) -> Range<usize> {
-        let first = chunk * self.results;
+        let first = chunk * self.outline.results;
         let place = |at: usize| self.lists[first + at].start as usize;
         place(results.start)..place(results.end)
     }

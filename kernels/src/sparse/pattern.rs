@@ -1,6 +1,9 @@
 //! Which weights there are, and in which order the kernels meet them.
 
-use super::index::{Entry, Index, Reach, tile};
+use std::sync::OnceLock;
+
+use super::index::{Entry, Outline, Reach, tile};
+use super::products::{Products, Samples};
 use crate::dispatch::InstructionSet;
 use crate::gemm::scratch::with_scratch;
 use crate::lanes::check;
@@ -20,8 +23,11 @@ pub struct Pattern {
     stride: [usize; 2],
     /// The place of each value in the whole kernel.
     positions: Vec<u32>,
-    pub(super) forward: Index,
-    pub(super) gradient: Index,
+    set: InstructionSet,
+    /// Sorted, or compiled, when they are wanted first.
+    forward: OnceLock<Products>,
+    gradient: OnceLock<Products>,
+    samples: OnceLock<Samples>,
 }
 
 impl Pattern {
@@ -50,54 +56,85 @@ impl Pattern {
     }
 
     fn new(set: InstructionSet, dims: [usize; 4], stride: [usize; 2], owned: &[u8]) -> Self {
-        let [height, width, inputs, outputs] = dims;
         check("owned", owned.len(), dims.iter().product());
         assert!(
             u32::try_from(owned.len()).is_ok(),
             "{} weights, where a position is a number of 32 bits",
             owned.len()
         );
-        let kernel = [height, width];
-        let tile = tile(set, kernel);
         let positions = (0..owned.len() as u32).filter(|&at| owned[at as usize] != 0);
-        let positions: Vec<u32> = positions.collect();
-        // Input, output and place of the window of every value.
-        let weights = positions.iter().enumerate().map(|(value, &position)| {
-            let rest = position as usize;
-            let (output, rest) = (rest % outputs, rest / outputs);
-            let (input, tap) = (rest % inputs, rest / inputs);
-            let tap = [tap / width, tap % width];
-            (
-                input as u32,
-                output as u32,
-                tap.map(|place| place as u32),
-                value as u32,
-            )
-        });
-        let forward = weights.clone().map(|(source, result, tap, value)| Entry {
-            result,
-            source,
-            tap,
-            value,
-        });
-        let last = [height as u32 - 1, width as u32 - 1];
-        let gradient = weights.map(|(result, source, [row, column], value)| Entry {
-            result,
-            source,
-            tap: [last[0] - row, last[1] - column],
-            value,
-        });
-        let forward_reach = Reach::new(tile, kernel, stride, [1, 1]);
-        let gradient_reach = Reach::new(tile, kernel, [1, 1], stride);
-        let forward = Index::new(outputs, inputs, forward_reach, forward.collect());
-        let gradient = Index::new(inputs, outputs, gradient_reach, gradient.collect());
         Self {
             dims,
             stride,
-            positions,
-            forward,
-            gradient,
+            positions: positions.collect(),
+            set,
+            forward: OnceLock::new(),
+            gradient: OnceLock::new(),
+            samples: OnceLock::new(),
         }
+    }
+
+    /// The products of the outputs.
+    pub(super) fn forward(&self) -> &Products {
+        self.forward
+            .get_or_init(|| Products::new(self.set, self.forward_outline(), self.forward_entries()))
+    }
+
+    /// Those of the gradient of the input.
+    pub(super) fn gradient(&self) -> &Products {
+        self.gradient.get_or_init(|| {
+            Products::new(self.set, self.gradient_outline(), self.gradient_entries())
+        })
+    }
+
+    /// Those of the gradient of the values.
+    pub(super) fn samples(&self) -> &Samples {
+        self.samples
+            .get_or_init(|| Samples::new(self.set, self.forward(), || self.forward_entries()))
+    }
+
+    fn forward_outline(&self) -> Outline {
+        let [height, width, inputs, outputs] = self.dims;
+        let kernel = [height, width];
+        let reach = Reach::new(tile(self.set, kernel), kernel, self.stride, [1, 1]);
+        Outline::new([outputs, inputs], reach)
+    }
+
+    fn gradient_outline(&self) -> Outline {
+        let [height, width, inputs, outputs] = self.dims;
+        let kernel = [height, width];
+        let reach = Reach::new(tile(self.set, kernel), kernel, [1, 1], self.stride);
+        Outline::new([inputs, outputs], reach)
+    }
+
+    pub(super) fn forward_entries(&self) -> Vec<Entry> {
+        let [_, width, inputs, outputs] = self.dims;
+        let entry = |(value, &position): (usize, &u32)| {
+            let (output, rest) = (position as usize % outputs, position as usize / outputs);
+            let (input, tap) = (rest % inputs, rest / inputs);
+            Entry {
+                result: output as u32,
+                source: input as u32,
+                tap: [tap / width, tap % width].map(|place| place as u32),
+                value: value as u32,
+            }
+        };
+        self.positions.iter().enumerate().map(entry).collect()
+    }
+
+    /// With inputs and outputs in each other's place, and windows turned around.
+    fn gradient_entries(&self) -> Vec<Entry> {
+        let [height, width, ..] = self.dims;
+        let turned = |entry: Entry| Entry {
+            result: entry.source,
+            source: entry.result,
+            tap: [
+                height as u32 - 1 - entry.tap[0],
+                width as u32 - 1 - entry.tap[1],
+            ],
+            value: entry.value,
+        };
+        self.forward_entries().into_iter().map(turned).collect()
     }
 
     /// Number of weights that there are.
@@ -220,12 +257,16 @@ mod tests {
                 assert_eq!(value, if at % 3 == 1 { at as f32 } else { -1.0 });
             }
             assert!(pattern.positions().is_sorted());
-            for index in [&pattern.forward, &pattern.gradient] {
-                let mut back = vec![0.0; 70];
-                index.with_ordered(&values, |ordered| {
-                    index.with_unordered(&mut back, |target| target.copy_from_slice(ordered));
-                });
-                assert_eq!(back, values);
+            let samples = pattern.samples();
+            let products = [pattern.forward(), pattern.gradient()].map(Products::order);
+            for order in products.into_iter().chain([&samples.index.order]) {
+                {
+                    let mut back = vec![0.0; 70];
+                    order.with_ordered(&values, |ordered| {
+                        order.with_unordered(&mut back, |target| target.copy_from_slice(ordered));
+                    });
+                    assert_eq!(back, values);
+                }
             }
         }
     }

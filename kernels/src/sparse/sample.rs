@@ -3,8 +3,10 @@
 use rayon::prelude::*;
 use std::ops::Range;
 
-use super::correlate::row_step;
-use super::index::{BLOCK, Index, run_tile};
+use super::code::{TOGETHER, Tile};
+use super::index::{BLOCK, Outline, run_tile};
+use super::lists::row_step;
+use super::products::Samples;
 use super::sheets::{Sheets, TilePlace, Window};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::driver::is_small;
@@ -24,11 +26,11 @@ const TASKS: usize = 16;
 const MOST_PARTS: usize = 8 << 20;
 
 /// Sums behind those of a list that are added to with it: zeros.
-const SLACK: usize = 8;
+const SLACK: usize = TOGETHER;
 
 /// `Σ source · grad` at every position of an index, over all pixels of all sheets.
 pub(super) struct Sampling<'a> {
-    pub(super) index: &'a Index,
+    pub(super) samples: &'a Samples,
     pub(super) source: &'a [f32],
     pub(super) sheets: Sheets,
     /// See [`Window::before`].
@@ -46,17 +48,18 @@ impl Sampling<'_> {
     /// # Panics
     /// If a slice is shorter than the sheets and the index say.
     pub(super) fn run(&self, set: InstructionSet, grad_values: &mut [f32]) {
-        let (index, sheets) = (self.index, &self.grad_sheets);
+        let (index, sheets) = (&*self.samples.index, &self.grad_sheets);
+        let outline = &index.outline;
         assert_eq!(grad_values.len(), index.offsets.len());
         let [rows, columns] = sheets.size;
-        if sheets.count == 0 || index.results == 0 || rows == 0 || columns == 0 {
+        if sheets.count == 0 || outline.results == 0 || rows == 0 || columns == 0 {
             if !self.adds {
                 grad_values.fill(0.0);
             }
             return;
         }
         let last = [rows - 1, columns - 1];
-        let reach = sheets.place(sheets.count - 1, index.results - 1, last) + LANES;
+        let reach = sheets.place(sheets.count - 1, outline.results - 1, last) + LANES;
         assert!(
             reach <= self.grad.len(),
             "{} floats of {reach}",
@@ -67,30 +70,40 @@ impl Sampling<'_> {
         let part_sheets = sheets.count.div_ceil(parts);
         let parts = sheets.count.div_ceil(part_sheets);
         // Chunks are shared out before results, for each group of which the source is packed anew.
-        let range = index.chunks().div_ceil(TASKS.div_ceil(parts)).max(1);
-        let ranges = index.chunks().div_ceil(range);
-        let group = index
+        let range = index
+            .outline
+            .chunks()
+            .div_ceil(TASKS.div_ceil(parts))
+            .max(1);
+        let ranges = outline.chunks().div_ceil(range);
+        let group = outline
             .results
             .div_ceil(TASKS.div_ceil(parts * ranges.max(1)));
         let group = group.next_multiple_of(BLOCK).min(MOST_RESULTS);
-        let groups = index.results.div_ceil(group);
+        let groups = outline.results.div_ceil(group);
         let run = |task: usize, sums: Shared| {
             let (part, task) = (task / (groups * ranges), task % (groups * ranges));
             let (group_of, range_of) = (task % groups * group, task / groups * range);
             let first = part * part_sheets;
-            let results = group_of..index.results.min(group_of + group);
-            let chunks = range_of..index.chunks().min(range_of + range);
+            let results = group_of..outline.results.min(group_of + group);
+            let chunks = range_of..outline.chunks().min(range_of + range);
             let weights = chunks.clone();
             let weights = weights.map(|chunk| index.weights(chunk, results.clone()).len());
             let sums_len = weights.sum::<usize>() + SLACK;
-            with_scratch(index.packed_len() + sums_len, |scratch| {
-                let (packed, own) = scratch.split_at_mut(index.packed_len());
+            let grad_len = match self.samples.sampler {
+                Some(_) if !sheets.has_features => results.len() * tile_len(outline),
+                _ => 0,
+            };
+            with_scratch(outline.packed_len() + grad_len + sums_len, |scratch| {
+                let (packed, rest) = scratch.split_at_mut(outline.packed_len());
+                let (packed_grad, own) = rest.split_at_mut(grad_len);
                 set.run(Task {
                     sampling: self,
                     sheets: first..sheets.count.min(first + part_sheets),
                     results,
                     chunks,
                     packed,
+                    packed_grad,
                     sums: own,
                     target: sums.start().wrapping_add(part * len),
                 });
@@ -121,6 +134,29 @@ impl Sampling<'_> {
     }
 }
 
+impl Sampling<'_> {
+    /// The gradient of a tile from a channel on, as code wants it, and floats from pixel to pixel: as it
+    /// lies, or as these channels of it were packed.
+    #[inline(always)]
+    fn tile_grad<'a>(
+        &'a self,
+        (packed, results): (&'a [f32], &Range<usize>),
+        tile: &TilePlace,
+        first: usize,
+    ) -> (&'a [f32], usize) {
+        let outline = &self.samples.index.outline;
+        let channel = first - results.start;
+        if packed.is_empty() {
+            let place = self.grad_sheets.place(tile.sheet, first, tile.first);
+            (&self.grad[place..], self.grad_sheets.pixel)
+        } else if outline.reach.is_line() {
+            (&packed[channel * LANES..], results.len() * LANES)
+        } else {
+            (&packed[channel * tile_len(outline)..], LANES)
+        }
+    }
+}
+
 /// Some chunks of some channels of the result, over some sheets.
 struct Task<'a> {
     sampling: &'a Sampling<'a>,
@@ -128,6 +164,8 @@ struct Task<'a> {
     results: Range<usize>,
     chunks: Range<usize>,
     packed: &'a mut [f32],
+    /// Of a tile, if there is code that wants it.
+    packed_grad: &'a mut [f32],
     /// One for each of its values, chunk by chunk, and [`SLACK`].
     sums: &'a mut [f32],
     /// One for each value of the pattern.
@@ -139,7 +177,11 @@ impl Kernel for Task<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        run_tile(isa, self.sampling.index.reach.is_line(), self);
+        run_tile(
+            isa,
+            self.sampling.samples.index.outline.reach.is_line(),
+            self,
+        );
     }
 }
 
@@ -147,9 +189,9 @@ impl TileKernel for Task<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) {
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(mut self, isa: I) {
         let Sampling {
-            index,
+            samples,
             source,
             sheets,
             before,
@@ -157,7 +199,9 @@ impl TileKernel for Task<'_> {
             grad_sheets,
             ..
         } = self.sampling;
-        let reach = &index.reach;
+        let index = &*samples.index;
+        let outline = &index.outline;
+        let reach = &outline.reach;
         let window = Window {
             values: source,
             sheets,
@@ -169,6 +213,9 @@ impl TileKernel for Task<'_> {
         let tiles = self.sheets.start * down * across..self.sheets.end * down * across;
         for tile in tiles {
             let tile = TilePlace::new(grad_sheets, reach, tile);
+            if !self.packed_grad.is_empty() {
+                self.pack_grad(isa, &tile);
+            }
             let mut passed = 0;
             for chunk in self.chunks.clone() {
                 let weights = index.weights(chunk, self.results.clone());
@@ -177,9 +224,28 @@ impl TileKernel for Task<'_> {
                 }
                 let first_sum = passed;
                 passed += weights.len();
-                let first = chunk * index.chunk;
-                let channels = first..index.sources.min(first + index.chunk);
+                let first = chunk * outline.chunk;
+                let channels = first..outline.sources.min(first + outline.chunk);
                 window.pack(isa, &tile, channels, self.packed);
+                if let Some(sampler) = &samples.sampler {
+                    for first in self.results.clone().step_by(BLOCK) {
+                        let end = self.results.end.min(first + BLOCK);
+                        let own = index.weights(chunk, first..end).start - weights.start;
+                        let packed_grad = (&*self.packed_grad, &self.results);
+                        let (grad, grad_pixel) = self.sampling.tile_grad(packed_grad, &tile, first);
+                        let packed = Tile {
+                            x: self.packed,
+                            grad,
+                            grad_pixel,
+                            len: tile.len,
+                        };
+                        let sums = &mut self.sums[first_sum + own..];
+                        // SAFETY: the code was made from this index, of which this is a chunk and a
+                        // block; both operands were packed for it.
+                        unsafe { sampler.run(isa, [chunk, first / BLOCK], &packed, sums) };
+                    }
+                    continue;
+                }
                 let lists = index.lists(chunk, self.results.clone());
                 let next = lists.clone().skip(1).map(|(result, _)| Some(result));
                 for ((result, list), next) in lists.zip(next.chain([None])) {
@@ -223,6 +289,45 @@ impl TileKernel for Task<'_> {
             }
         }
     }
+}
+
+impl Task<'_> {
+    /// Packs the gradient of a tile, as code wants it.
+    #[inline(always)]
+    fn pack_grad<I: Isa>(&mut self, isa: I, tile: &TilePlace) {
+        let Sampling {
+            samples,
+            grad,
+            grad_sheets,
+            ..
+        } = self.sampling;
+        let reach = &samples.index.outline.reach;
+        let [rows, columns] = reach.tile;
+        let (targets, _) = self.packed_grad.as_chunks_mut::<LANES>();
+        let [channel, pixel] = match reach.is_line() {
+            true => [1, self.results.len()],
+            false => [rows * columns, 1],
+        };
+        for (at, result) in self.results.clone().enumerate() {
+            for row in 0..tile.len[0] {
+                for column in 0..tile.len[1] {
+                    let place = [tile.first[0] + row, tile.first[1] + column];
+                    let place = grad_sheets.place(tile.sheet, result, place);
+                    let (source, _) = grad[place..].as_chunks();
+                    // What the next tile has there.
+                    let next = place + tile.len[1] * grad_sheets.pixel;
+                    isa.prefetch_to_l2(grad.as_ptr().wrapping_add(next));
+                    let target = at * channel + (row * columns + column) * pixel;
+                    isa.store(&mut targets[target], isa.load(&source[0]));
+                }
+            }
+        }
+    }
+}
+
+/// Floats of a tile of one channel.
+fn tile_len(outline: &Outline) -> usize {
+    outline.reach.tile[0] * outline.reach.tile[1] * LANES
 }
 
 /// The way through a list of positions with one channel of the gradient of one tile.

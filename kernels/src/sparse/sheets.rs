@@ -18,7 +18,7 @@ pub(super) struct Sheets {
     row: usize,
     pub(super) pixel: usize,
     /// Whether this is the one sheet of a dense layer.
-    has_features: bool,
+    pub(super) has_features: bool,
 }
 
 impl Sheets {
@@ -53,6 +53,15 @@ impl Sheets {
     #[inline(always)]
     pub(super) fn place(&self, sheet: usize, channel: usize, [row, column]: [usize; 2]) -> usize {
         sheet * self.sheet + channel * self.channel + row * self.row + column * self.pixel
+    }
+
+    /// The end of what so many channels of all sheets take, if there is a pixel.
+    pub(super) fn end(&self, channels: usize) -> usize {
+        let last = self.size.map(|len| len.saturating_sub(1));
+        match channels {
+            0 => 0,
+            _ => self.place(self.count - 1, channels - 1, last) + LANES,
+        }
     }
 
     /// Asks for the pixels of a tile in one channel.

@@ -1,0 +1,83 @@
+//! Encodings as the GNU assembler has them.
+
+use super::*;
+use Register::*;
+
+fn bytes(write: impl FnOnce(&mut Assembler)) -> Vec<u8> {
+    let mut assembler = Assembler::default();
+    write(&mut assembler);
+    assembler.into_bytes()
+}
+
+fn at(base: Register, offset: i32) -> Place {
+    Place { base, offset }
+}
+
+#[test]
+fn vectors_are_cleared() {
+    let code = bytes(|code| code.clear(Vector(9)));
+    assert_eq!(code, [0x62, 0x51, 0x35, 0x48, 0xef, 0xc9]);
+    let code = bytes(|code| code.clear(Vector(27)));
+    assert_eq!(code, [0x62, 0x01, 0x25, 0x40, 0xef, 0xdb]);
+}
+
+#[test]
+fn vectors_are_loaded_and_stored_near_and_far() {
+    let code = bytes(|code| code.load(Vector(30), at(Rsi, -8192)));
+    assert_eq!(code, [0x62, 0x61, 0x7c, 0x48, 0x10, 0x76, 0x80]);
+    let code = bytes(|code| code.load(Vector(5), at(R11, 8128)));
+    assert_eq!(code, [0x62, 0xd1, 0x7c, 0x48, 0x10, 0x6b, 0x7f]);
+    let code = bytes(|code| code.load(Vector(17), at(R8, 8192)));
+    assert_eq!(code[..6], [0x62, 0xc1, 0x7c, 0x48, 0x10, 0x88]);
+    assert_eq!(code[6..], 8192_i32.to_le_bytes());
+    let code = bytes(|code| code.store(Vector(20), at(Rdx, 64)));
+    assert_eq!(code, [0x62, 0xe1, 0x7c, 0x48, 0x11, 0x62, 0x01]);
+}
+
+#[test]
+fn vectors_are_multiplied_and_added() {
+    let code = bytes(|code| code.multiply_add_float(Vector(3), Vector(29), at(Rax, -512)));
+    assert_eq!(code, [0x62, 0xf2, 0x15, 0x50, 0xb8, 0x58, 0x80]);
+    let code = bytes(|code| code.multiply_add_float(Vector(26), Vector(8), at(R9, 508)));
+    assert_eq!(code, [0x62, 0x42, 0x3d, 0x58, 0xb8, 0x51, 0x7f]);
+    let code = bytes(|code| code.multiply_add(Vector(12), Vector(31), at(R10, -64)));
+    assert_eq!(code, [0x62, 0x52, 0x05, 0x40, 0xb8, 0x62, 0xff]);
+    let code = bytes(|code| code.multiply_add(Vector(12), Vector(31), at(Rcx, 4)));
+    let expected = [0x62, 0x72, 0x05, 0x40, 0xb8, 0xa1, 4, 0, 0, 0];
+    assert_eq!(code, expected);
+}
+
+#[test]
+fn registers_are_moved_and_added() {
+    let code = bytes(|code| code.load_register(R9, at(Rdi, 24)));
+    assert_eq!(code, [0x4c, 0x8b, 0x8f, 24, 0, 0, 0]);
+    let code = bytes(|code| code.copy(R10, Rsi));
+    assert_eq!(code, [0x49, 0x89, 0xf2]);
+    let code = bytes(|code| code.copy(Rdx, R8));
+    assert_eq!(code, [0x4c, 0x89, 0xc2]);
+    let code = bytes(|code| code.add_register(Rsi, R11));
+    assert_eq!(code, [0x4c, 0x01, 0xde]);
+    let code = bytes(|code| code.add(R8, 0x4000));
+    assert_eq!(code, [0x49, 0x81, 0xc0, 0x00, 0x40, 0x00, 0x00]);
+}
+
+#[test]
+fn jumps_lead_over_what_is_between() {
+    let code = bytes(|code| {
+        let jump = code.jump();
+        code.ret();
+        code.land(jump);
+        code.ret();
+    });
+    let ret = [0xc5, 0xf8, 0x77, 0xc3];
+    assert_eq!(code, [&[0xe9, 4, 0, 0, 0][..], &ret, &ret].concat());
+    let code = bytes(|code| {
+        let start = code.len();
+        code.copy(Rdx, R8);
+        code.count_down(Rcx, start);
+    });
+    // Sixteen bytes back, from behind the jump.
+    let back = [0x0f, 0x85, 0xf0, 0xff, 0xff, 0xff];
+    let count = [0x48, 0x81, 0xc1, 0xff, 0xff, 0xff, 0xff];
+    assert_eq!(code, [&[0x4c, 0x89, 0xc2][..], &count, &back].concat());
+}
