@@ -104,9 +104,13 @@ impl Correlation<'_> {
             false => 1,
         };
         let count = wanted.min(outline.sources / LEAST_TERMS).max(1);
-        let sources = outline.sources.div_ceil(count).next_multiple_of(unit);
+        let sources = outline
+            .sources
+            .max(1)
+            .div_ceil(count)
+            .next_multiple_of(unit);
         Parts {
-            count: outline.sources.div_ceil(sources).max(1),
+            count: outline.sources.max(1).div_ceil(sources),
             sources,
             len,
         }
