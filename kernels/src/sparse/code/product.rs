@@ -112,7 +112,7 @@ impl Program {
         }
         let group = results.div_ceil(results.div_ceil(MOST_RESULTS));
         let chunk = Self::chunk(outline);
-        let (groups, chunks) = (results.div_ceil(group), sources.div_ceil(chunk));
+        let (groups, chunks) = (results.div_ceil(group), chunks_of(sources, chunk));
         let cell = |entry: &Entry| {
             let (source, result) = (entry.source as usize, entry.result as usize);
             (source / chunk, result / group)
@@ -166,6 +166,11 @@ impl Program {
     fn groups(&self) -> usize {
         self.results.div_ceil(self.group)
     }
+}
+
+/// Chunks of so many channels; one of none, where sums begin and end.
+fn chunks_of(sources: usize, chunk: usize) -> usize {
+    sources.div_ceil(chunk).max(1)
 }
 
 /// What the code of a segment is made for.
@@ -281,7 +286,7 @@ impl Product<'_> {
         assert_eq!(self.correlation.values.len(), program.order.len());
         let sheets = &self.correlation.result_sheets;
         let [rows, columns] = sheets.size;
-        let chunks = program.sources.div_ceil(program.chunk);
+        let chunks = chunks_of(program.sources, program.chunk);
         let part_chunks = match parts.count {
             1 => chunks,
             _ => parts.sources / program.chunk,
