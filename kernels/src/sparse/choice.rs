@@ -30,10 +30,10 @@ struct Crossovers {
 }
 
 const AVX512: Crossovers = Crossovers {
-    dense: [0.45, 0.4],
+    dense: [0.42, 0.45],
     direct: [0.08, 0.6, 0.3],
-    winograd: [0.15, 0.17, 0.19],
-    winograd_pooled: 0.11,
+    winograd: [0.3, 0.35, 0.33],
+    winograd_pooled: 0.25,
 };
 
 const AVX2: Crossovers = Crossovers {
@@ -274,7 +274,7 @@ mod tests {
                 ..Passes::ALL
             };
             assert_eq!(choose(set, layer(3), 0.2), but_forward);
-            assert_eq!(choose(set, layer(64), 0.3), Passes::NONE);
+            assert_eq!(choose(set, layer(64), 0.4), Passes::NONE);
             assert_eq!(choose(set, layer(64), 0.05), Passes::ALL);
             // All passes of a dense layer have one crossover.
             let third = dense.crossovers(set)[0] / 3.0;

@@ -211,68 +211,79 @@ impl TileKernel for Task<'_> {
         self.sums.fill(0.0);
         let [down, across] = grad_sheets.tiles(reach);
         let tiles = self.sheets.start * down * across..self.sheets.end * down * across;
-        for tile in tiles {
-            let tile = TilePlace::new(grad_sheets, reach, tile);
-            if !self.packed_grad.is_empty() {
-                self.pack_grad(isa, &tile);
+        // Of features, what one chunk wants of all tiles stays near, weights and sums among it; of images,
+        // what all chunks want of one tile.
+        let by_chunk = sheets.has_features;
+        let mut passed = 0;
+        for step in 0..tiles.len() * self.chunks.len() {
+            let (tile_at, chunk_at) = match by_chunk {
+                true => (step % tiles.len(), step / tiles.len()),
+                false => (step / self.chunks.len(), step % self.chunks.len()),
+            };
+            let tile = TilePlace::new(grad_sheets, reach, tiles.start + tile_at);
+            let chunk = self.chunks.start + chunk_at;
+            if chunk_at == 0 {
+                passed = 0;
+                if !self.packed_grad.is_empty() {
+                    self.pack_grad(isa, &tile);
+                }
             }
-            let mut passed = 0;
-            for chunk in self.chunks.clone() {
-                let weights = index.weights(chunk, self.results.clone());
-                if weights.is_empty() {
-                    continue;
-                }
-                let first_sum = passed;
+            let weights = index.weights(chunk, self.results.clone());
+            let first_sum = passed;
+            if !by_chunk || tile_at + 1 == tiles.len() {
                 passed += weights.len();
-                let first = chunk * outline.chunk;
-                let channels = first..outline.sources.min(first + outline.chunk);
-                window.pack(isa, &tile, channels, self.packed);
-                if let Some(sampler) = &samples.sampler {
-                    for first in self.results.clone().step_by(BLOCK) {
-                        let end = self.results.end.min(first + BLOCK);
-                        let own = index.weights(chunk, first..end).start - weights.start;
-                        let packed_grad = (&*self.packed_grad, &self.results);
-                        let (grad, grad_pixel) = self.sampling.tile_grad(packed_grad, &tile, first);
-                        let packed = Tile {
-                            x: self.packed,
-                            grad,
-                            grad_pixel,
-                            len: tile.len,
-                        };
-                        let sums = &mut self.sums[first_sum + own..];
-                        // SAFETY: the code was made from this index, of which this is a chunk and a
-                        // block; both operands were packed for it.
-                        unsafe { sampler.run(isa, [chunk, first / BLOCK], &packed, sums) };
-                    }
-                    continue;
-                }
-                let lists = index.lists(chunk, self.results.clone());
-                let next = lists.clone().skip(1).map(|(result, _)| Some(result));
-                for ((result, list), next) in lists.zip(next.chain([None])) {
-                    if let Some(next) = next.filter(|_| chunk == self.chunks.start) {
-                        grad_sheets.prefetch(isa, grad.as_ptr(), &tile, next);
-                    }
-                    let place = grad_sheets.place(tile.sheet, result, tile.first);
-                    let own = first_sum + list.start - weights.start;
-                    let own = own..own + list.len() + SLACK;
-                    let walk = Walk {
-                        offsets: &index.offsets[list],
-                        x: self.packed.as_ptr(),
-                        x_row: row_step(reach),
-                        x_pixel: reach.stride[1] * LANES,
-                        grad: grad[place..].as_ptr(),
-                        grad_row: grad_sheets.row(),
-                        grad_pixel: grad_sheets.pixel,
+            }
+            if weights.is_empty() {
+                continue;
+            }
+            let first = chunk * outline.chunk;
+            let channels = first..outline.sources.min(first + outline.chunk);
+            window.pack(isa, &tile, channels, self.packed);
+            if let Some(sampler) = &samples.sampler {
+                for first in self.results.clone().step_by(BLOCK) {
+                    let end = self.results.end.min(first + BLOCK);
+                    let own = index.weights(chunk, first..end).start - weights.start;
+                    let packed_grad = (&*self.packed_grad, &self.results);
+                    let (grad, grad_pixel) = self.sampling.tile_grad(packed_grad, &tile, first);
+                    let packed = Tile {
+                        x: self.packed,
+                        grad,
+                        grad_pixel,
                         len: tile.len,
-                        sums: &mut self.sums[own],
                     };
-                    // SAFETY: the index was built for packed chunks of this reach; `run` held the
-                    // gradient to its sheets, on which the tile lies.
-                    unsafe {
-                        match (tile.len[1], reach.stride[1]) == (VECTORS, 1) {
-                            true => walk.run::<I, ROWS, VECTORS>(isa),
-                            false => walk.run::<I, ROWS, 0>(isa),
-                        }
+                    let sums = &mut self.sums[first_sum + own..];
+                    // SAFETY: the code was made from this index, of which this is a chunk and a
+                    // block; both operands were packed for it.
+                    unsafe { sampler.run(isa, [chunk, first / BLOCK], &packed, sums) };
+                }
+                continue;
+            }
+            let lists = index.lists(chunk, self.results.clone());
+            let next = lists.clone().skip(1).map(|(result, _)| Some(result));
+            for ((result, list), next) in lists.zip(next.chain([None])) {
+                if let Some(next) = next.filter(|_| chunk == self.chunks.start) {
+                    grad_sheets.prefetch(isa, grad.as_ptr(), &tile, next);
+                }
+                let place = grad_sheets.place(tile.sheet, result, tile.first);
+                let own = first_sum + list.start - weights.start;
+                let own = own..own + list.len() + SLACK;
+                let walk = Walk {
+                    offsets: &index.offsets[list],
+                    x: self.packed.as_ptr(),
+                    x_row: row_step(reach),
+                    x_pixel: reach.stride[1] * LANES,
+                    grad: grad[place..].as_ptr(),
+                    grad_row: grad_sheets.row(),
+                    grad_pixel: grad_sheets.pixel,
+                    len: tile.len,
+                    sums: &mut self.sums[own],
+                };
+                // SAFETY: the index was built for packed chunks of this reach; `run` held the
+                // gradient to its sheets, on which the tile lies.
+                unsafe {
+                    match (tile.len[1], reach.stride[1]) == (VECTORS, 1) {
+                        true => walk.run::<I, ROWS, VECTORS>(isa),
+                        false => walk.run::<I, ROWS, 0>(isa),
                     }
                 }
             }

@@ -433,15 +433,6 @@ impl Kernel for Run<'_> {
                 let first_source = chunk * program.chunk;
                 for column in 0..tile.len[1] {
                     let place = column * pixel + first_source * LANES;
-                    if !sheets.has_features && chunk == task.chunks.start {
-                        task.prefetch_next_row(isa, row, column);
-                    }
-                    if sheets.has_features && column + 1 < tile.len[1] {
-                        let next = starts[0].wrapping_add(place + pixel);
-                        for source in 0..program.chunk.min(program.sources - first_source) {
-                            isa.prefetch_to_l2(next.wrapping_add(source * LANES));
-                        }
-                    }
                     let sums_at = if task.chunks.len() > 1 {
                         column * pixel_len
                     } else {
@@ -450,6 +441,7 @@ impl Kernel for Run<'_> {
                     let sums = &mut sums[sums_at..][..pixel_len];
                     let segments = &program.segments[chunk * program.groups()..];
                     for (at, group) in task.groups.clone().enumerate() {
+                        task.prefetch(isa, [row, column], chunk, at);
                         let segment = segments[group];
                         let sums = &mut sums[at * program.group * LANES..];
                         let frame = Frame {
@@ -516,19 +508,40 @@ impl Task<'_> {
         }
     }
 
-    /// Asks for a share of the row that is packed next, for it comes from memory while the code runs.
+    /// Asks for what comes after a pixel of the tile, a share at each group, for it comes from memory while
+    /// the code runs: the same chunk of the next pixel's features, or a pixel of the row to be packed next.
     #[inline(always)]
-    fn prefetch_next_row<I: Isa>(&self, isa: I, row: usize, column: usize) {
-        let correlation = self.product.correlation;
+    fn prefetch<I: Isa>(&self, isa: I, [row, column]: [usize; 2], chunk: usize, group: usize) {
+        let Product {
+            correlation,
+            program,
+            ..
+        } = *self.product;
         let sheets = &correlation.sheets;
-        let row = (row + self.product.program.kernel[0]).wrapping_sub(correlation.before[0]);
-        if row >= sheets.size[0] {
+        let (channels, pixel) = match sheets.has_features {
+            true => {
+                let first = chunk * program.chunk;
+                let (chunk, column) = match column + 1 < self.tile.len[1] {
+                    true => (first, column + 1),
+                    false => (first + program.chunk, 0),
+                };
+                let end = program.sources.min(chunk + program.chunk);
+                (chunk..end, [row, self.tile.first[1] + column])
+            }
+            false if chunk == self.chunks.start => {
+                let row = (row + program.kernel[0]).wrapping_sub(correlation.before[0]);
+                (0..program.sources, [row, self.tile.first[1] + column])
+            }
+            false => return,
+        };
+        if channels.is_empty() || pixel[0] >= sheets.size[0] || pixel[1] >= sheets.size[1] {
             return;
         }
-        let column = (self.tile.first[1] + column).min(sheets.size[1] - 1);
+        let share = channels.len().div_ceil(self.groups.len());
+        let first = channels.start + group * share;
         let start = correlation.source.as_ptr();
-        for channel in 0..self.product.program.sources {
-            let place = sheets.place(self.tile.sheet, channel, [row, column]);
+        for channel in first..channels.end.min(first + share) {
+            let place = sheets.place(self.tile.sheet, channel, pixel);
             isa.prefetch_to_l2(start.wrapping_add(place));
         }
     }
