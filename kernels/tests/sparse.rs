@@ -4,6 +4,7 @@ use taskweave_kernels::check::{Tolerance, assert_close_each, noise};
 use taskweave_kernels::conv2d::{self, Conv2dShape, MaxPooled};
 use taskweave_kernels::dense::{Activation, Affine};
 use taskweave_kernels::dispatch::{self, InstructionSet};
+use taskweave_kernels::in_place::InPlace;
 use taskweave_kernels::lanes::{LANES, lanes_len, pack};
 use taskweave_kernels::naive::{self, DenseShape, PoolShape};
 use taskweave_kernels::sparse::{self, Pattern};
@@ -344,7 +345,6 @@ fn pooling_behind_a_convolution_changes_nothing_else() {
                 (vec![f32::NAN; x.len()], vec![f32::NAN; pattern.len()]);
             let mut grad_bias = [f32::NAN; 5];
             let gradients = sparse::conv2d::Gradients {
-                input: Some(&mut grad_x),
                 values: Some(&mut grad_values),
                 bias: Some(&mut grad_bias),
             };
@@ -352,9 +352,36 @@ fn pooling_behind_a_convolution_changes_nothing_else() {
                 window: pool,
                 argmax: &argmax,
             };
-            let values = (&x[..], &values[..]);
-            sparse::conv2d::backward_max_pool(set, operands, values, max_pooled, &grad, gradients);
+            let kept = sparse::conv2d::Input::Kept {
+                x: &x,
+                grad: Some(&mut grad_x),
+            };
+            let recorded = (kept, &values[..]);
+            sparse::conv2d::backward_max_pool(
+                set, operands, recorded, max_pooled, &grad, gradients,
+            );
             assert_eq!(grad_x, expected_x);
+            for rectified in [false, true] {
+                let mut replaced = x.clone();
+                let input = InPlace {
+                    x: &mut replaced,
+                    rectified,
+                };
+                let recorded = (sparse::conv2d::Input::Replaced(input), &values[..]);
+                let mut beside = vec![f32::NAN; pattern.len()];
+                let gradients = sparse::conv2d::Gradients {
+                    values: Some(&mut beside),
+                    bias: None,
+                };
+                sparse::conv2d::backward_max_pool(
+                    set, operands, recorded, max_pooled, &grad, gradients,
+                );
+                let is_left = |x: f32| !rectified || x > 0.0;
+                let expected = x.iter().zip(&expected_x);
+                let expected = expected.map(|(&x, &grad)| if is_left(x) { grad } else { 0.0 });
+                assert!(expected.eq(replaced));
+                assert_eq!(beside, grad_values);
+            }
             // Sums over images in parts of other sizes.
             let near = |actual: &[f32], expected: &[f32]| {
                 let magnitude = (images * 54) as f64 * 4.0;

@@ -6,11 +6,13 @@ use taskweave_kernels::conv2d::{self, Conv2dShape, MaxPooled, Recorded};
 use taskweave_kernels::dense::Affine;
 use taskweave_kernels::dispatch::active;
 use taskweave_kernels::elementwise;
+use taskweave_kernels::in_place::InPlace;
+use taskweave_kernels::sparse::conv2d::Input;
 use taskweave_kernels::sparse::{self, Passes, Pattern};
 use taskweave_kernels::window::{Padding, Window};
 
 use super::{Activation, operands, pooling};
-use crate::autograd::{Backward, Forward, Op, OutputRead};
+use crate::autograd::{Backward, Forward, Op, OutputRead, Replaced};
 use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 
 /// [`Conv2d`](super::Conv2d) where only the weights of a pattern are there, the others zero.
@@ -159,7 +161,12 @@ impl Op for SparseConv2d {
     }
 
     fn backward(&self, pass: Backward<'_>) {
-        let [x, values] = [pass.inputs[0], pass.inputs[1]];
+        let values = pass.inputs[1].data();
+        let mut replaced = pass.replaced;
+        let x = match &replaced {
+            Some(replaced) => &*replaced.input,
+            None => pass.inputs[0],
+        };
         let (set, shape) = (active(), self.shape_of(x));
         if self.activation == Activation::Relu && !pass.rectified {
             elementwise::relu_backward(set, pass.output.data(), pass.grad_output.data_mut());
@@ -180,7 +187,7 @@ impl Op for SparseConv2d {
         let (sparse_input, dense_input) = to_either(grad_input, input);
         let (sparse_values, dense_values) = to_either(grad_weights, weights);
         if dense_input.is_some() || dense_values.is_some() {
-            self.pattern.with_whole(values.data(), |weights| {
+            self.pattern.with_whole(values, |weights| {
                 // What was rectified is so already.
                 let recorded = Recorded {
                     x: x.data(),
@@ -206,19 +213,31 @@ impl Op for SparseConv2d {
                 }
             });
         }
+        let input = match &mut replaced {
+            Some(Replaced { input, rectified }) => Input::Replaced(InPlace {
+                x: input.data_mut(),
+                rectified: *rectified,
+            }),
+            None => Input::Kept {
+                x: pass.inputs[0].data(),
+                grad: sparse_input,
+            },
+        };
         let gradients = sparse::conv2d::Gradients {
-            input: sparse_input,
             values: sparse_values,
             bias,
         };
-        let operands = (&*self.pattern, &shape);
-        let recorded = (x.data(), values.data());
+        let (layer, operands) = ((&*self.pattern, &shape), (input, values));
         match max_pool {
             Some(pooled) => {
-                sparse::conv2d::backward_max_pool(set, operands, recorded, pooled, grad, gradients);
+                sparse::conv2d::backward_max_pool(set, layer, operands, pooled, grad, gradients);
             }
-            None => sparse::conv2d::backward(set, operands, recorded, grad, gradients),
+            None => sparse::conv2d::backward(set, layer, operands, grad, gradients),
         }
+    }
+
+    fn replaces_input(&self, _: &[&Tensor], _: bool) -> bool {
+        self.passes.grad_input
     }
 
     fn reads_output(&self) -> OutputRead {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use taskweave_kernels::dense::{self, Affine, DenseShape};
 use taskweave_kernels::dispatch::active;
 use taskweave_kernels::elementwise;
+use taskweave_kernels::in_place::InPlace;
 use taskweave_kernels::sparse::{self, Pattern};
 
 use super::{Activation, operands};
-use crate::autograd::{Backward, Forward, Op, OutputRead};
-use crate::tensor::{Layout, TensorError, TensorSpec};
+use crate::autograd::{Backward, Forward, Op, OutputRead, Replaced};
+use crate::tensor::{Layout, Tensor, TensorError, TensorSpec};
 
 /// [`Dense`](super::Dense) where only the weights of a pattern are there, the others zero.
 ///
@@ -87,9 +88,13 @@ impl Op for SparseDense {
     }
 
     fn backward(&self, pass: Backward<'_>) {
-        let [x, values, bias] = [pass.inputs[0], pass.inputs[1], pass.inputs[2]];
+        let [values, bias] = [pass.inputs[1], pass.inputs[2]];
         let [grad_x, grad_values, grad_bias] = pass.grad_inputs else {
             return;
+        };
+        let x = match &pass.replaced {
+            Some(replaced) => &*replaced.input,
+            None => pass.inputs[0],
         };
         let (set, images) = (active(), x.spec().images());
         if self.activation == Activation::Relu && !pass.rectified {
@@ -108,10 +113,18 @@ impl Op for SparseDense {
             };
             dense::grad_bias(set, shape, grad, target.data_mut());
         }
-        if let Some(target) = grad_x {
-            let (values, target) = (values.data(), target.data_mut());
-            sparse::dense::grad_input(set, &self.pattern, images, grad, values, target);
+        let (pattern, values) = (&*self.pattern, values.data());
+        if let Some(Replaced { input, rectified }) = pass.replaced {
+            let x = input.data_mut();
+            let input = InPlace { x, rectified };
+            sparse::dense::grad_input_in_place(set, pattern, images, grad, values, input);
+        } else if let Some(target) = grad_x {
+            sparse::dense::grad_input(set, pattern, images, grad, values, target.data_mut());
         }
+    }
+
+    fn replaces_input(&self, _: &[&Tensor], _: bool) -> bool {
+        true
     }
 
     fn reads_output(&self) -> OutputRead {

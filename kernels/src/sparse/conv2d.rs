@@ -16,6 +16,7 @@ use crate::dense::{Activation, Affine};
 use crate::dispatch::InstructionSet;
 use crate::elementwise;
 use crate::gemm::scratch::with_scratch;
+use crate::in_place::InPlace;
 use crate::lanes::{LANES, blocks, check, lanes_len};
 use crate::pool::{self, PoolShape};
 use crate::window::Window;
@@ -77,6 +78,7 @@ pub fn forward(
                 values,
                 bias: layer.bias,
                 relu: layer.activation == Activation::Relu,
+                rectified: false,
                 source: x,
                 sheets: input_sheets(shape),
                 before: axes.map(|axis| axis.before),
@@ -98,6 +100,23 @@ pub fn grad_input(
     values: &[f32],
     grad_input: &mut [f32],
 ) {
+    correlate_back(
+        set,
+        pattern,
+        shape,
+        (grad_output, values),
+        (grad_input, false),
+    );
+}
+
+/// The gradient with respect to the input, perhaps zero where what it replaces is not positive.
+fn correlate_back(
+    set: InstructionSet,
+    pattern: &Pattern,
+    shape: &Conv2dShape,
+    (grad_output, values): (&[f32], &[f32]),
+    (grad_input, rectified): (&mut [f32], bool),
+) {
     check_pattern(pattern, shape);
     let output_len = lanes_len(shape.images, shape.output_features());
     check("grad_output", grad_output.len(), output_len);
@@ -111,6 +130,7 @@ pub fn grad_input(
             values,
             bias: None,
             relu: false,
+            rectified,
             source: grad_output,
             sheets: output_sheets(shape),
             // All windows that reach a place.
@@ -233,11 +253,40 @@ pub fn forward_max_pool(
     }
 }
 
-/// The gradients to compute; what nobody needs is `None`.
+/// The input of a pass back, in lanes, and where its gradient goes.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// It stays, and its gradient, if anybody needs it, goes elsewhere.
+    Kept {
+        /// The input.
+        x: &'a [f32],
+        /// Its gradient, in lanes.
+        grad: Option<&'a mut [f32]>,
+    },
+    /// Its gradient takes its place.
+    Replaced(InPlace<'a>),
+}
+
+impl<'a> Input<'a> {
+    fn x(&self) -> &[f32] {
+        match self {
+            Self::Kept { x, .. } => x,
+            Self::Replaced(input) => input.x,
+        }
+    }
+
+    /// Where the gradient goes, and whether it is zero where what it replaces is not positive.
+    fn target(&mut self) -> Option<(&mut [f32], bool)> {
+        match self {
+            Self::Kept { grad, .. } => Some((grad.as_deref_mut()?, false)),
+            Self::Replaced(input) => Some((input.x, input.rectified)),
+        }
+    }
+}
+
+/// The gradients to compute beside that of the input; what nobody needs is `None`.
 #[derive(Debug, Default)]
 pub struct Gradients<'a> {
-    /// Of the input, in lanes.
-    pub input: Option<&'a mut [f32]>,
     /// Of the values.
     pub values: Option<&'a mut [f32]>,
     /// Of the bias, `[outputs]`.
@@ -251,18 +300,18 @@ pub struct Gradients<'a> {
 pub fn backward(
     set: InstructionSet,
     (pattern, shape): (&Pattern, &Conv2dShape),
-    (x, values): (&[f32], &[f32]),
+    (mut input, values): (Input<'_>, &[f32]),
     grad_output: &[f32],
     gradients: Gradients<'_>,
 ) {
     if let Some(target) = gradients.values {
-        grad_values(set, pattern, shape, x, grad_output, target);
+        grad_values(set, pattern, shape, input.x(), grad_output, target);
     }
     if let Some(target) = gradients.bias {
         conv2d::grad_bias(set, shape, grad_output, target);
     }
-    if let Some(target) = gradients.input {
-        grad_input(set, pattern, shape, grad_output, values, target);
+    if let Some(target) = input.target() {
+        correlate_back(set, pattern, shape, (grad_output, values), target);
     }
 }
 
@@ -274,24 +323,21 @@ pub fn backward(
 pub fn backward_max_pool(
     set: InstructionSet,
     (pattern, shape): (&Pattern, &Conv2dShape),
-    (x, values): (&[f32], &[f32]),
+    (mut input, values): (Input<'_>, &[f32]),
     max_pooled: MaxPooled<'_>,
     grad_output: &[f32],
     gradients: Gradients<'_>,
 ) {
     let [height, width] = max_pooled.window.output(shape.output());
     let pooled_len = lanes_len(shape.images, shape.outputs * height * width);
-    check(
-        "x",
-        x.len(),
-        lanes_len(shape.images, shape.input_features()),
-    );
+    let input_len = lanes_len(shape.images, shape.input_features());
+    check("x", input.x().len(), input_len);
     check("grad_output", grad_output.len(), pooled_len);
     check("argmax", max_pooled.argmax.len(), pooled_len);
-    if let Some(input) = &gradients.input {
-        check("grad_input", input.len(), x.len());
+    if let Some((target, _)) = input.target() {
+        check("grad_input", target.len(), input_len);
     }
-    let operands = ((pattern, shape), (x, values), max_pooled, grad_output);
+    let operands = ((pattern, shape), (input, values), max_pooled, grad_output);
     match gradients.values {
         Some(target) => {
             check("grad_values", target.len(), pattern.len());
@@ -311,21 +357,19 @@ pub fn backward_max_pool(
 /// What a backward pass reads: see [`backward_max_pool`].
 type Operands<'a> = (
     (&'a Pattern, &'a Conv2dShape),
-    (&'a [f32], &'a [f32]),
+    (Input<'a>, &'a [f32]),
     MaxPooled<'a>,
     &'a [f32],
 );
 
-/// [`backward_max_pool`], some blocks at a time; the gradient of the values in the order of the forward
-/// index.
+/// [`backward_max_pool`], some blocks at a time; the gradient of the values in the order of the samples.
 fn by_parts(
     set: InstructionSet,
-    ((pattern, shape), (x, values), max_pooled, grad_output): Operands<'_>,
+    ((pattern, shape), (mut input, values), max_pooled, grad_output): Operands<'_>,
     gradients: Gradients<'_>,
 ) {
     let MaxPooled { window, argmax } = max_pooled;
     let Gradients {
-        mut input,
         values: mut sums,
         mut bias,
     } = gradients;
@@ -346,12 +390,9 @@ fn by_parts(
             let pooling = pooling(&shape, window);
             let pooled = (&grad_output[place.clone()], &argmax[place]);
             pool::max_backward(set, &pooling, pooled.1, pooled.0, grad);
-            if let Some(input) = &mut input {
-                let input = &mut input[input_place.clone()];
-                grad_input(set, pattern, &shape, grad, values, input);
-            }
             if let Some(sums) = &mut sums {
-                sample(set, pattern, &shape, [&x[input_place], grad], (sums, adds));
+                let x = &input.x()[input_place.clone()];
+                sample(set, pattern, &shape, [x, grad], (sums, adds));
             }
             if let Some(bias) = &mut bias {
                 with_scratch(shape.outputs, |part| {
@@ -361,6 +402,11 @@ fn by_parts(
                         false => bias.copy_from_slice(part),
                     }
                 });
+            }
+            // The last one, for it may take the place of the input.
+            if let Some((target, rectified)) = input.target() {
+                let target = (&mut target[input_place], rectified);
+                correlate_back(set, pattern, &shape, (grad, values), target);
             }
         });
     }

@@ -34,6 +34,8 @@ pub(super) struct Correlation<'a> {
     pub(super) values: &'a [f32],
     pub(super) bias: Option<&'a [f32]>,
     pub(super) relu: bool,
+    /// The result replaces what lies there, and is zero where that is not positive.
+    pub(super) rectified: bool,
     pub(super) source: &'a [f32],
     pub(super) sheets: Sheets,
     /// See [`Window::before`](super::sheets::Window::before).
@@ -179,13 +181,30 @@ impl Correlation<'_> {
         }
     }
 
-    /// What becomes of a sum of products for a channel of the result.
+    /// Writes what becomes of a whole sum of products for a channel of the result, past the caches if that
+    /// is to be `streamed`.
+    ///
+    /// # Safety
+    /// As [`Isa::write_ptr`]; the target is valid for reading, too.
     #[inline(always)]
-    pub(super) fn finish<I: Isa>(&self, isa: I, result: usize, sum: I::F32) -> I::F32 {
+    pub(super) unsafe fn write<I: Isa>(
+        &self,
+        isa: I,
+        result: usize,
+        sum: I::F32,
+        (target, streamed): (*mut f32, bool),
+    ) {
         let bias = isa.splat(self.bias.map_or(0.0, |bias| bias[result]));
         // No floor leaves every value as it is, NaN too.
         let floor = isa.splat(if self.relu { 0.0 } else { f32::NEG_INFINITY });
-        isa.max(floor, isa.add(sum, bias))
+        let mut value = isa.max(floor, isa.add(sum, bias));
+        // SAFETY: as the caller vouches.
+        unsafe {
+            if self.rectified {
+                value = isa.select_gt_zero(isa.load_ptr(target), value);
+            }
+            isa.write_ptr(target, value, streamed);
+        }
     }
 }
 
@@ -215,9 +234,9 @@ impl Kernel for Total<'_> {
                         let (part, _) = part[place..].as_chunks();
                         sum = isa.add(sum, isa.load(&part[0]));
                     }
-                    let value = self.correlation.finish(isa, result, sum);
+                    let target = self.target.wrapping_add(place);
                     // SAFETY: `run` held the result to the sheets; no other task has this channel.
-                    unsafe { isa.store_ptr(self.target.wrapping_add(place), value) };
+                    unsafe { self.correlation.write(isa, result, sum, (target, false)) };
                 }
             }
         }

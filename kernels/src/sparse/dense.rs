@@ -10,6 +10,7 @@ use super::sheets::Sheets;
 use crate::dense::{Activation, Affine};
 use crate::dispatch::InstructionSet;
 use crate::gemm::scratch::with_scratch;
+use crate::in_place::InPlace;
 use crate::lanes::{blocks, check, lanes_len, pack, unpack};
 
 /// Inputs and outputs of the layer of a pattern.
@@ -48,6 +49,7 @@ pub fn forward(
                 values,
                 bias: layer.bias,
                 relu: layer.activation == Activation::Relu,
+                rectified: false,
                 source: x,
                 sheets: Sheets::of_features(blocks, inputs),
                 before: [0; 2],
@@ -69,6 +71,39 @@ pub fn grad_input(
     values: &[f32],
     grad_input: &mut [f32],
 ) {
+    correlate_back(
+        set,
+        pattern,
+        images,
+        (grad_output, values),
+        (grad_input, false),
+    );
+}
+
+/// [`grad_input`] in the place of the input.
+///
+/// # Panics
+/// As [`grad_input`].
+pub fn grad_input_in_place(
+    set: InstructionSet,
+    pattern: &Pattern,
+    images: usize,
+    grad_output: &[f32],
+    values: &[f32],
+    input: InPlace<'_>,
+) {
+    let target = (input.x, input.rectified);
+    correlate_back(set, pattern, images, (grad_output, values), target);
+}
+
+/// The gradient of the input, perhaps zero where what it replaces is not positive.
+fn correlate_back(
+    set: InstructionSet,
+    pattern: &Pattern,
+    images: usize,
+    (grad_output, values): (&[f32], &[f32]),
+    (grad_input, rectified): (&mut [f32], bool),
+) {
     let [inputs, outputs] = features(pattern);
     check("grad_output", grad_output.len(), lanes_len(images, outputs));
     check("values", values.len(), pattern.len());
@@ -80,6 +115,7 @@ pub fn grad_input(
             values,
             bias: None,
             relu: false,
+            rectified,
             source: grad_output,
             sheets: Sheets::of_features(blocks, outputs),
             before: [0; 2],

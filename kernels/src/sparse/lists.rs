@@ -115,14 +115,15 @@ impl TileKernel for Task<'_> {
                     let at = [tile.first[0] + row, tile.first[1] + column];
                     let place = correlation.result_sheets.place(tile.sheet, result, at);
                     let sum = isa.load(sum);
-                    let value = match is_whole {
-                        true => correlation.finish(isa, result, sum),
-                        false => sum,
-                    };
                     let target = target.wrapping_add(place);
                     // SAFETY: `run` held the result to the sheets; no other task has this tile of
                     // this channel; what is streamed is aligned.
-                    unsafe { isa.write_ptr(target, value, streamed) };
+                    unsafe {
+                        match is_whole {
+                            true => correlation.write(isa, result, sum, (target, streamed)),
+                            false => isa.store_ptr(target, sum),
+                        }
+                    }
                 }
             }
         }

@@ -163,6 +163,11 @@ impl Program {
         }
     }
 
+    fn results_of(&self, group: usize) -> Range<usize> {
+        let first = group * self.group;
+        first..self.results.min(first + self.group)
+    }
+
     fn groups(&self) -> usize {
         self.results.div_ceil(self.group)
     }
@@ -442,6 +447,9 @@ impl Kernel for Run<'_> {
                     let segments = &program.segments[chunk * program.groups()..];
                     for (at, group) in task.groups.clone().enumerate() {
                         task.prefetch(isa, [row, column], chunk, at);
+                        if is_last && (correlation.rectified || !streamed) {
+                            task.prefetch_results(isa, group, [row, tile.first[1] + column]);
+                        }
                         let segment = segments[group];
                         let sums = &mut sums[at * program.group * LANES..];
                         let frame = Frame {
@@ -546,6 +554,16 @@ impl Task<'_> {
         }
     }
 
+    /// Asks for the places that the sums of a group at a pixel go to.
+    #[inline(always)]
+    fn prefetch_results<I: Isa>(&self, isa: I, group: usize, pixel: [usize; 2]) {
+        let sheets = &self.product.correlation.result_sheets;
+        for result in self.product.program.results_of(group) {
+            let place = sheets.place(self.tile.sheet, result, pixel);
+            isa.prefetch(self.target.wrapping_add(place));
+        }
+    }
+
     /// Writes the sums of a group at a pixel.
     #[inline(always)]
     fn finish<I: Isa>(&self, isa: I, group: usize, pixel: [usize; 2], sums: &[f32]) {
@@ -555,21 +573,20 @@ impl Task<'_> {
             parts,
             streamed,
         } = self.product;
-        let first = group * program.group;
-        let results = first..program.results.min(first + program.group);
         let sheets = &correlation.result_sheets;
         let (sums, _) = sums.as_chunks::<LANES>();
-        for (result, sum) in results.zip(sums) {
+        for (result, sum) in program.results_of(group).zip(sums) {
             let sum = isa.load(sum);
-            let value = match parts.count {
-                1 => correlation.finish(isa, result, sum),
-                _ => sum,
-            };
             let place = sheets.place(self.tile.sheet, result, pixel);
             let target = self.target.wrapping_add(place);
             // SAFETY: `Correlation::run` held the result to the sheets; no other task has this pixel of
             // this channel; what is streamed is aligned.
-            unsafe { isa.write_ptr(target, value, *streamed) };
+            unsafe {
+                match parts.count {
+                    1 => correlation.write(isa, result, sum, (target, *streamed)),
+                    _ => isa.store_ptr(target, sum),
+                }
+            }
         }
     }
 }

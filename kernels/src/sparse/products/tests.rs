@@ -34,16 +34,19 @@ fn correlate(
     products: &Products,
     layout: &Layout,
     (values, source): (&[f32], &[f32]),
+    rectified: bool,
 ) -> Vec<f32> {
     let outline = products.outline;
     let bias = noise(7, outline.results);
-    let mut result = vec![f32::NAN; layout.result_sheets.end(outline.results)];
+    // What is rectified looks at what was there.
+    let mut result = noise(9, layout.result_sheets.end(outline.results));
     products.order().with_ordered(values, |values| {
         let correlation = Correlation {
             products,
             values,
             bias: Some(&bias),
             relu: true,
+            rectified,
             source,
             sheets: layout.sheets,
             before: layout.before,
@@ -83,9 +86,11 @@ fn check(set: InstructionSet, pattern: &Pattern, layout: &Layout) {
     let lists = Products::by_lists(outline, pattern.forward_entries());
     assert!(matches!(forward.way, Way::Code(_)), "no code was made");
     let operands = (&values[..], &source[..]);
-    let by_code = correlate(set, forward, layout, operands);
-    let by_lists = correlate(set, &lists, layout, operands);
-    assert_eq!(bits(&by_code), bits(&by_lists));
+    for rectified in [false, true] {
+        let by_code = correlate(set, forward, layout, operands, rectified);
+        let by_lists = correlate(set, &lists, layout, operands, rectified);
+        assert_eq!(bits(&by_code), bits(&by_lists));
+    }
 
     let grad = noise(3, layout.result_sheets.end(outline.results));
     let samples = pattern.samples();
@@ -204,7 +209,7 @@ fn a_pattern_of_nothing_has_products() {
             before: [0; 2],
         };
         let source = noise(2, 4 * LANES);
-        let result = correlate(set, pattern.forward(), &layout, (&[], &source));
+        let result = correlate(set, pattern.forward(), &layout, (&[], &source), false);
         for (result, bias) in result.chunks(LANES).zip(noise(7, 3)) {
             assert_eq!(result, [bias.max(0.0); LANES]);
         }
