@@ -15,4 +15,4 @@ mod sampling;
 #[cfg(test)]
 pub(super) use memory::Code;
 pub(super) use product::{Product, Program};
-pub(super) use sampling::{Sampler, TOGETHER, Tile};
+pub(super) use sampling::{Sampler, Strides, TOGETHER, Tile};

@@ -21,7 +21,7 @@ use crate::lanes::{LANES, blocks, check, lanes_len};
 use crate::pool::{self, PoolShape};
 use crate::window::Window;
 
-/// Blocks of images that are pooled at a time: of 64 channels of 27×27 pixels, 12 MB.
+/// Blocks of images that are pooled at a time: of 64 channels of 27×27 pixels, 24 MB.
 const POOLED_BLOCKS: usize = 4;
 
 /// Holds a pattern to a convolution.

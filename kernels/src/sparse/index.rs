@@ -66,6 +66,12 @@ impl Outline {
         self.sources.div_ceil(self.chunk)
     }
 
+    /// The channels of a chunk.
+    pub(super) fn channels(&self, chunk: usize) -> Range<usize> {
+        let first = chunk * self.chunk;
+        first..self.sources.min(first + self.chunk)
+    }
+
     /// Floats of a packed chunk.
     pub(super) fn packed_len(&self) -> usize {
         self.chunk * self.reach.channel_len()

@@ -70,9 +70,7 @@ impl TileKernel for Task<'_> {
             if index.weights(chunk, results.clone()).is_empty() {
                 continue;
             }
-            let first = chunk * outline.chunk;
-            let channels = first..outline.sources.min(first + outline.chunk);
-            window.pack(isa, &tile, channels, packed);
+            window.pack(isa, &tile, outline.channels(chunk), (packed, true));
             let is_last = chunk + 1 == chunks.end;
             for (result, list) in index.lists(chunk, results.clone()) {
                 let sums = &mut sums[(result - results.start) * result_len..][..result_len];

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 use super::code::{TOGETHER, Tile};
-use super::index::{BLOCK, Outline, run_tile};
+use super::index::{BLOCK, run_tile};
 use super::lists::row_step;
 use super::products::Samples;
 use super::sheets::{Sheets, TilePlace, Window};
@@ -90,20 +90,14 @@ impl Sampling<'_> {
             let weights = chunks.clone();
             let weights = weights.map(|chunk| index.weights(chunk, results.clone()).len());
             let sums_len = weights.sum::<usize>() + SLACK;
-            let grad_len = match self.samples.sampler {
-                Some(_) if !sheets.has_features => results.len() * tile_len(outline),
-                _ => 0,
-            };
-            with_scratch(outline.packed_len() + grad_len + sums_len, |scratch| {
-                let (packed, rest) = scratch.split_at_mut(outline.packed_len());
-                let (packed_grad, own) = rest.split_at_mut(grad_len);
+            with_scratch(outline.packed_len() + sums_len, |scratch| {
+                let (packed, own) = scratch.split_at_mut(outline.packed_len());
                 set.run(Task {
                     sampling: self,
                     sheets: first..sheets.count.min(first + part_sheets),
                     results,
                     chunks,
                     packed,
-                    packed_grad,
                     sums: own,
                     target: sums.start().wrapping_add(part * len),
                 });
@@ -134,29 +128,6 @@ impl Sampling<'_> {
     }
 }
 
-impl Sampling<'_> {
-    /// The gradient of a tile from a channel on, as code wants it, and floats from pixel to pixel: as it
-    /// lies, or as these channels of it were packed.
-    #[inline(always)]
-    fn tile_grad<'a>(
-        &'a self,
-        (packed, results): (&'a [f32], &Range<usize>),
-        tile: &TilePlace,
-        first: usize,
-    ) -> (&'a [f32], usize) {
-        let outline = &self.samples.index.outline;
-        let channel = first - results.start;
-        if packed.is_empty() {
-            let place = self.grad_sheets.place(tile.sheet, first, tile.first);
-            (&self.grad[place..], self.grad_sheets.pixel)
-        } else if outline.reach.is_line() {
-            (&packed[channel * LANES..], results.len() * LANES)
-        } else {
-            (&packed[channel * tile_len(outline)..], LANES)
-        }
-    }
-}
-
 /// Some chunks of some channels of the result, over some sheets.
 struct Task<'a> {
     sampling: &'a Sampling<'a>,
@@ -164,8 +135,6 @@ struct Task<'a> {
     results: Range<usize>,
     chunks: Range<usize>,
     packed: &'a mut [f32],
-    /// Of a tile, if there is code that wants it.
-    packed_grad: &'a mut [f32],
     /// One for each of its values, chunk by chunk, and [`SLACK`].
     sums: &'a mut [f32],
     /// One for each value of the pattern.
@@ -189,7 +158,7 @@ impl TileKernel for Task<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(mut self, isa: I) {
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) {
         let Sampling {
             samples,
             source,
@@ -211,50 +180,75 @@ impl TileKernel for Task<'_> {
         self.sums.fill(0.0);
         let [down, across] = grad_sheets.tiles(reach);
         let tiles = self.sheets.start * down * across..self.sheets.end * down * across;
+        let sampler = samples.sampler(grad_sheets.strides());
         // Of features, what one chunk wants of all tiles stays near, weights and sums among it; of images,
         // what all chunks want of one tile.
         let by_chunk = sheets.has_features;
+        let (tile_count, chunk_count) = (tiles.len(), self.chunks.len());
+        let steps = tile_count * chunk_count;
+        let place = |step: usize| match by_chunk {
+            true => (step % tile_count, step / tile_count),
+            false => (step / chunk_count, step % chunk_count),
+        };
+        let tile_of = |at: usize| TilePlace::new(grad_sheets, reach, tiles.start + at);
         let mut passed = 0;
-        for step in 0..tiles.len() * self.chunks.len() {
-            let (tile_at, chunk_at) = match by_chunk {
-                true => (step % tiles.len(), step / tiles.len()),
-                false => (step / self.chunks.len(), step % self.chunks.len()),
-            };
-            let tile = TilePlace::new(grad_sheets, reach, tiles.start + tile_at);
+        for step in 0..steps {
+            let (tile_at, chunk_at) = place(step);
+            let tile = tile_of(tile_at);
             let chunk = self.chunks.start + chunk_at;
             if chunk_at == 0 {
                 passed = 0;
-                if !self.packed_grad.is_empty() {
-                    self.pack_grad(isa, &tile);
-                }
             }
             let weights = index.weights(chunk, self.results.clone());
             let first_sum = passed;
-            if !by_chunk || tile_at + 1 == tiles.len() {
+            if !by_chunk || tile_at + 1 == tile_count {
                 passed += weights.len();
             }
             if weights.is_empty() {
                 continue;
             }
-            let first = chunk * outline.chunk;
-            let channels = first..outline.sources.min(first + outline.chunk);
-            window.pack(isa, &tile, channels, self.packed);
-            if let Some(sampler) = &samples.sampler {
-                for first in self.results.clone().step_by(BLOCK) {
+            let channels = outline.channels(chunk);
+            let ahead = by_chunk || sampler.is_none();
+            window.pack(isa, &tile, channels, (self.packed, ahead));
+            if let Some(sampler) = sampler {
+                let (next_tile, next_chunk) = place((step + 1).min(steps - 1));
+                let blocks = self.results.start / BLOCK..self.results.end.div_ceil(BLOCK);
+                let channels = outline.channels(self.chunks.start + next_chunk);
+                let share = self.results.len().div_ceil(chunk_count);
+                let first = self.results.start + chunk_at * share;
+                // Features were asked for while others were packed, and their gradient is near.
+                let (rows, results) = match by_chunk {
+                    true => (0, first..first),
+                    false => {
+                        let results = first..self.results.end.min(first + share);
+                        (channels.len() * reach.packed[0], results)
+                    }
+                };
+                let mut ahead = Ahead {
+                    sampling: self.sampling,
+                    window,
+                    tile: tile_of(next_tile),
+                    rows: 0..rows,
+                    channels,
+                    next_grad: tile_of((tile_at + 1).min(tile_count - 1)),
+                    results,
+                    segments: sampler.segments(chunk, blocks.clone()),
+                };
+                for block in blocks {
+                    let first = block * BLOCK;
                     let end = self.results.end.min(first + BLOCK);
                     let own = index.weights(chunk, first..end).start - weights.start;
-                    let packed_grad = (&*self.packed_grad, &self.results);
-                    let (grad, grad_pixel) = self.sampling.tile_grad(packed_grad, &tile, first);
-                    let packed = Tile {
+                    let operands = Tile {
                         x: self.packed,
-                        grad,
-                        grad_pixel,
+                        grad: &grad[grad_sheets.place(tile.sheet, first, tile.first)..],
                         len: tile.len,
                     };
                     let sums = &mut self.sums[first_sum + own..];
-                    // SAFETY: the code was made from this index, of which this is a chunk and a
-                    // block; both operands were packed for it.
-                    unsafe { sampler.run(isa, [chunk, first / BLOCK], &packed, sums) };
+                    // SAFETY: the code was made from this index, of which this is a chunk and a block,
+                    // packed for the tile, which lies on the gradient.
+                    unsafe {
+                        sampler.run(isa, [chunk, block], &operands, sums, || ahead.step(isa));
+                    }
                 }
                 continue;
             }
@@ -302,43 +296,37 @@ impl TileKernel for Task<'_> {
     }
 }
 
-impl Task<'_> {
-    /// Packs the gradient of a tile, as code wants it.
-    #[inline(always)]
-    fn pack_grad<I: Isa>(&mut self, isa: I, tile: &TilePlace) {
-        let Sampling {
-            samples,
-            grad,
-            grad_sheets,
-            ..
-        } = self.sampling;
-        let reach = &samples.index.outline.reach;
-        let [rows, columns] = reach.tile;
-        let (targets, _) = self.packed_grad.as_chunks_mut::<LANES>();
-        let [channel, pixel] = match reach.is_line() {
-            true => [1, self.results.len()],
-            false => [rows * columns, 1],
-        };
-        for (at, result) in self.results.clone().enumerate() {
-            for row in 0..tile.len[0] {
-                for column in 0..tile.len[1] {
-                    let place = [tile.first[0] + row, tile.first[1] + column];
-                    let place = grad_sheets.place(tile.sheet, result, place);
-                    let (source, _) = grad[place..].as_chunks();
-                    // What the next tile has there.
-                    let next = place + tile.len[1] * grad_sheets.pixel;
-                    isa.prefetch_to_l2(grad.as_ptr().wrapping_add(next));
-                    let target = at * channel + (row * columns + column) * pixel;
-                    isa.store(&mut targets[target], isa.load(&source[0]));
-                }
-            }
-        }
-    }
+/// What is asked for while code runs, for it comes from memory.
+struct Ahead<'a> {
+    sampling: &'a Sampling<'a>,
+    window: Window<'a>,
+    /// What is packed next.
+    tile: TilePlace,
+    channels: Range<usize>,
+    rows: Range<usize>,
+    /// The tile of the gradient behind this one, and channels of it.
+    next_grad: TilePlace,
+    results: Range<usize>,
+    /// Segments to come, before each of which a share is asked for.
+    segments: usize,
 }
 
-/// Floats of a tile of one channel.
-fn tile_len(outline: &Outline) -> usize {
-    outline.reach.tile[0] * outline.reach.tile[1] * LANES
+impl Ahead<'_> {
+    #[inline(always)]
+    fn step<I: Isa>(&mut self, isa: I) {
+        let [rows, results] =
+            [&self.rows, &self.results].map(|left| left.len().div_ceil(self.segments.max(1)));
+        self.segments = self.segments.saturating_sub(1);
+        for row in self.rows.by_ref().take(rows) {
+            self.window.ask(isa, &self.tile, &self.channels, row);
+        }
+        let Sampling {
+            grad, grad_sheets, ..
+        } = self.sampling;
+        for result in self.results.by_ref().take(results) {
+            grad_sheets.ask(isa, grad.as_ptr(), &self.next_grad, result);
+        }
+    }
 }
 
 /// The way through a list of positions with one channel of the gradient of one tile.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::code::Strides;
 use super::index::Reach;
 use crate::isa::Isa;
 use crate::lanes::LANES;
@@ -64,6 +65,15 @@ impl Sheets {
         }
     }
 
+    /// How channels, rows and pixels of a sheet lie.
+    pub(super) fn strides(&self) -> Strides {
+        Strides {
+            channel: self.channel,
+            row: self.row,
+            pixel: self.pixel,
+        }
+    }
+
     /// Asks for the pixels of a tile in one channel.
     #[inline(always)]
     pub(super) fn prefetch<I: Isa>(
@@ -77,6 +87,17 @@ impl Sheets {
         for row in 0..tile.len[0] {
             for column in 0..tile.len[1] {
                 isa.prefetch(first.wrapping_add(row * self.row + column * self.pixel));
+            }
+        }
+    }
+
+    /// The same, but no further than into the second-level cache.
+    #[inline(always)]
+    pub(super) fn ask<I: Isa>(&self, isa: I, start: *const f32, tile: &TilePlace, channel: usize) {
+        let first = start.wrapping_add(self.place(tile.sheet, channel, tile.first));
+        for row in 0..tile.len[0] {
+            for column in 0..tile.len[1] {
+                isa.prefetch_to_l2(first.wrapping_add(row * self.row + column * self.pixel));
             }
         }
     }
@@ -129,8 +150,9 @@ pub(super) struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// Packs some channels for a tile, `[channel][row][column][16]`, zeros where there is no pixel; asks
-    /// for what the next call will pack: the channels behind these, or the first ones of the next tile.
+    /// Packs some channels for a tile, `[channel][row][column][16]`, zeros where there is no pixel. If it
+    /// looks `ahead`, it asks for what the next call will pack: the channels behind these, or the first
+    /// ones of the next tile.
     ///
     /// # Panics
     /// If the target is shorter than so many channels.
@@ -140,15 +162,15 @@ impl Window<'_> {
         isa: I,
         tile: &TilePlace,
         channels: Range<usize>,
-        packed: &mut [f32],
+        (packed, ahead): (&mut [f32], bool),
     ) {
         let [rows, columns] = self.reach.packed;
         let (vectors, _) = packed.as_chunks_mut::<LANES>();
         let vectors = &mut vectors[..channels.len() * rows * columns];
         if self.sheets.has_features {
-            return self.pack_features(isa, tile, channels, vectors);
+            return self.pack_features(isa, tile, channels, (vectors, ahead));
         }
-        let next = self.sheets.channel * channels.len();
+        let next = ahead.then_some(self.sheets.channel * channels.len());
         let mut targets = vectors.chunks_exact_mut(columns);
         for channel in channels {
             for at in 0..rows {
@@ -161,6 +183,30 @@ impl Window<'_> {
         }
     }
 
+    /// Asks for one of the rows of pixels that are packed of these channels of images, from the first
+    /// row of the first channel to the last one of the last.
+    #[inline(always)]
+    pub(super) fn ask<I: Isa>(
+        &self,
+        isa: I,
+        tile: &TilePlace,
+        channels: &Range<usize>,
+        row: usize,
+    ) {
+        let (sheets, [rows, columns]) = (self.sheets, self.reach.packed);
+        let (channel, row) = (channels.start + row / rows, row % rows);
+        let Some(row) = self.source(0, tile, row) else {
+            return;
+        };
+        let first = (tile.first[1] * self.reach.stride[1]).saturating_sub(self.before[1]);
+        let len = columns.min(sheets.size[1].saturating_sub(first));
+        let place = sheets.place(tile.sheet, channel, [row, first]);
+        let start = self.values.as_ptr().wrapping_add(place);
+        for column in 0..len {
+            isa.prefetch_to_l2(start.wrapping_add(column * sheets.pixel));
+        }
+    }
+
     /// Packs some features of the blocks of a tile: block by block, since its features lie side by side.
     #[inline(always)]
     fn pack_features<I: Isa>(
@@ -168,7 +214,7 @@ impl Window<'_> {
         isa: I,
         tile: &TilePlace,
         channels: Range<usize>,
-        vectors: &mut [[f32; LANES]],
+        (vectors, ahead): (&mut [[f32; LANES]], bool),
     ) {
         let columns = self.reach.packed[1];
         let next = channels.len() * LANES;
@@ -182,7 +228,9 @@ impl Window<'_> {
             let from = self.sheets.place(tile.sheet, channels.start, place);
             let (features, _) = self.values[from..].as_chunks::<LANES>();
             for (target, feature) in targets.zip(&features[..channels.len()]) {
-                isa.prefetch_to_l2(feature.as_ptr().wrapping_add(next));
+                if ahead {
+                    isa.prefetch_to_l2(feature.as_ptr().wrapping_add(next));
+                }
                 isa.store(target, isa.load(feature));
             }
         }
@@ -195,14 +243,16 @@ impl Window<'_> {
         isa: I,
         tile: &TilePlace,
         [channel, row]: [usize; 2],
-        (target, next): (&mut [[f32; LANES]], usize),
+        (target, next): (&mut [[f32; LANES]], Option<usize>),
     ) {
         let Self { sheets, reach, .. } = self;
         let vector = |column: usize| {
             let from = sheets.place(tile.sheet, channel, [row, column]);
             let pixel = self.values[from..].first_chunk();
             let pixel: &[f32; LANES] = pixel.expect("a vector for each pixel");
-            isa.prefetch_to_l2(pixel.as_ptr().wrapping_add(next));
+            if let Some(next) = next {
+                isa.prefetch_to_l2(pixel.as_ptr().wrapping_add(next));
+            }
             isa.load(pixel)
         };
         if reach.dilation[1] > 1 {

@@ -140,19 +140,9 @@ impl Assembler {
 
     /// `target = source` (MOV).
     pub(super) fn copy(&mut self, target: Register, source: Register) {
-        self.registers(0x89, target, source);
-    }
-
-    /// `target += source` (ADD).
-    pub(super) fn add_register(&mut self, target: Register, source: Register) {
-        self.registers(0x01, target, source);
-    }
-
-    /// An instruction on general registers.
-    fn registers(&mut self, code: u8, target: Register, source: Register) {
         let (target, source) = (target as u8, source as u8);
         self.bytes.push(0x48 | (source >> 3) << 2 | target >> 3);
-        self.bytes.push(code);
+        self.bytes.push(0x89);
         self.bytes.push(0xc0 | (source & 7) << 3 | target & 7);
     }
 

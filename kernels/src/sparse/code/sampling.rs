@@ -4,6 +4,7 @@
 //! through the pixels of a tile. Of each pixel it loads the gradient once for all weights of a channel of
 //! the result; what that is multiplied with is an operand in memory, in the packed chunk.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::assembler::{Assembler, Place, Register, Vector};
@@ -29,8 +30,6 @@ struct Frame {
     sums: *mut f32,
     rows: usize,
     columns: usize,
-    /// Bytes from one pixel of the gradient to the next.
-    grad_pixel: usize,
 }
 
 /// Bytes of a vector.
@@ -46,7 +45,6 @@ const ROWS: Register = Register::Rdx;
 /// Where the row of the tile begins, in the chunk and in the gradient.
 const X_ROW: Register = Register::Rsi;
 const GRAD_ROW: Register = Register::R8;
-const GRAD_PIXEL: Register = Register::Rax;
 /// The pixel in the gradient, and in the chunk for offsets in three ranges.
 const GRAD: Register = Register::R9;
 const X: [Register; 2] = [Register::R10, Register::R11];
@@ -60,6 +58,25 @@ pub(in crate::sparse) struct Sampler {
     blocks: Vec<u32>,
     /// Blocks of results.
     count: usize,
+    /// How the gradient lies.
+    strides: Strides,
+}
+
+/// Floats from one channel, row and pixel of an operand to the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::sparse) struct Strides {
+    pub(in crate::sparse) channel: usize,
+    pub(in crate::sparse) row: usize,
+    pub(in crate::sparse) pixel: usize,
+}
+
+impl Strides {
+    /// How far a displacement has to reach for so many channels, if it can.
+    fn reach(&self, channels: usize) -> Option<i32> {
+        let farthest = self.channel.max(1).checked_mul(channels)?;
+        let farthest = farthest.max(self.row).max(self.pixel);
+        i32::try_from(farthest.checked_mul(size_of::<f32>())?).ok()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,23 +87,26 @@ struct Segment {
     len: u32,
 }
 
-/// A packed tile.
+/// A tile of both operands.
 pub(in crate::sparse) struct Tile<'a> {
-    /// A chunk, as the index has its offsets.
+    /// A packed chunk, as the index has its offsets.
     pub(in crate::sparse) x: &'a [f32],
-    /// The gradient of a block of results, `[result][row][column][16]` of a whole tile, but of single
-    /// rows `[column][result][16]`.
+    /// The gradient, from the first pixel of the tile in a block of results on.
     pub(in crate::sparse) grad: &'a [f32],
-    /// Floats from one pixel of the gradient to the next.
-    pub(in crate::sparse) grad_pixel: usize,
     /// Rows and columns that count.
     pub(in crate::sparse) len: [usize; 2],
 }
 
 impl Sampler {
-    /// Compiles the gradient at the positions of an index. There is none for other instruction sets than
-    /// AVX-512, for windows that move by more than a pixel, and where nothing may be executed.
-    pub(in crate::sparse) fn new(set: InstructionSet, index: &Index) -> Option<Self> {
+    /// Compiles the gradient at the positions of an index, where the gradient of the result lies like
+    /// this. There is none for other instruction sets than AVX-512, for windows that move by more than a
+    /// pixel, and where nothing may be executed.
+    pub(in crate::sparse) fn new(
+        set: InstructionSet,
+        index: &Index,
+        strides: Strides,
+    ) -> Option<Self> {
+        strides.reach(BLOCK)?;
         if !set.is_avx512() || index.outline.reach.stride != [1, 1] {
             return None;
         }
@@ -109,7 +129,7 @@ impl Sampler {
                         start: assembler.len() as u32,
                         len: slots.len() as u32,
                     });
-                    assemble(&mut assembler, index, weight, slots);
+                    assemble(&mut assembler, (index, strides), weight, slots);
                 }
             }
         }
@@ -121,14 +141,27 @@ impl Sampler {
             segments,
             blocks,
             count,
+            strides,
         })
     }
 
+    /// How the gradient is to lie.
+    pub(in crate::sparse) fn strides(&self) -> Strides {
+        self.strides
+    }
+
+    /// Segments of a chunk and some blocks of results.
+    pub(in crate::sparse) fn segments(&self, chunk: usize, blocks: Range<usize>) -> usize {
+        let place = |block: usize| self.blocks[chunk * self.count + block] as usize;
+        place(blocks.end) - place(blocks.start)
+    }
+
     /// Adds the products of a tile to the sums of all weights of a chunk and a block of results, the
-    /// first of which stands at `sums[0]`.
+    /// first of which stands at `sums[0]`; calls `ahead` before each segment, to ask for what comes next.
     ///
     /// # Safety
-    /// The index that the code was made from has this chunk and block, and was packed for the tile.
+    /// The index that the code was made from has this chunk and block, and was packed for the tile; the
+    /// gradient lies as the code has it, as far as the tile and the block go.
     #[inline(always)]
     pub(in crate::sparse) unsafe fn run<I: Isa>(
         &self,
@@ -136,19 +169,20 @@ impl Sampler {
         [chunk, block]: [usize; 2],
         tile: &Tile<'_>,
         sums: &mut [f32],
+        mut ahead: impl FnMut(),
     ) {
         let at = chunk * self.count + block;
         let range = self.blocks[at] as usize..self.blocks[at + 1] as usize;
         let mut dots = [[0.0; LANES]; MOST_WEIGHTS];
         let mut done = 0;
         for segment in &self.segments[range] {
+            ahead();
             let frame = Frame {
                 x: tile.x.as_ptr(),
                 grad: tile.grad.as_ptr(),
                 sums: dots.as_mut_ptr().cast(),
                 rows: tile.len[0],
                 columns: tile.len[1],
-                grad_pixel: tile.grad_pixel * size_of::<f32>(),
             };
             // SAFETY: only a set with AVX-512 has such code; it reads at the offsets of the index from
             // each pixel of the tile, and writes a vector for each weight.
@@ -167,9 +201,14 @@ impl Sampler {
     }
 }
 
-/// Appends the code for weights from one of the index on, whose results have these places in the packed
-/// gradient.
-fn assemble(assembler: &mut Assembler, index: &Index, weight: usize, slots: &[usize]) {
+/// Appends the code for weights from one of the index on, whose results have these places in their block.
+fn assemble(
+    assembler: &mut Assembler,
+    (index, strides): (&Index, Strides),
+    weight: usize,
+    slots: &[usize],
+) {
+    let bytes = |floats: usize| (floats * size_of::<f32>()) as i32;
     let in_frame = |offset: usize| Place {
         base: FRAME,
         offset: offset as i32,
@@ -181,10 +220,6 @@ fn assemble(assembler: &mut Assembler, index: &Index, weight: usize, slots: &[us
     assembler.load_register(X_ROW, in_frame(std::mem::offset_of!(Frame, x)));
     assembler.load_register(GRAD_ROW, in_frame(std::mem::offset_of!(Frame, grad)));
     assembler.load_register(ROWS, in_frame(std::mem::offset_of!(Frame, rows)));
-    assembler.load_register(
-        GRAD_PIXEL,
-        in_frame(std::mem::offset_of!(Frame, grad_pixel)),
-    );
     let row = assembler.len();
     for (at, &x) in X.iter().enumerate() {
         assembler.copy(x, X_ROW);
@@ -198,13 +233,9 @@ fn assemble(assembler: &mut Assembler, index: &Index, weight: usize, slots: &[us
     for slots in slots.chunk_by(|a, b| a == b) {
         let factor = Vector((MOST_WEIGHTS + turn) as u8);
         turn = (turn + 1) % TOGETHER;
-        let pixels = match reach.is_line() {
-            true => 1,
-            false => reach.tile[0] * reach.tile[1],
-        };
         let grad = Place {
             base: GRAD,
-            offset: (slots[0] * pixels) as i32 * VECTOR,
+            offset: bytes(slots[0] * strides.channel),
         };
         assembler.load(factor, grad);
         for _ in slots {
@@ -221,10 +252,10 @@ fn assemble(assembler: &mut Assembler, index: &Index, weight: usize, slots: &[us
     for x in X {
         assembler.add(x, VECTOR);
     }
-    assembler.add_register(GRAD, GRAD_PIXEL);
+    assembler.add(GRAD, bytes(strides.pixel));
     assembler.count_down(COLUMNS, column);
     assembler.add(X_ROW, reach.packed[1] as i32 * VECTOR);
-    assembler.add(GRAD_ROW, reach.tile[1] as i32 * VECTOR);
+    assembler.add(GRAD_ROW, bytes(strides.row));
     assembler.count_down(ROWS, row);
     assembler.load_register(SUMS, in_frame(std::mem::offset_of!(Frame, sums)));
     for missing in slots.len()..slots.len().next_multiple_of(TOGETHER) {

@@ -94,11 +94,9 @@ fn check(set: InstructionSet, pattern: &Pattern, layout: &Layout) {
 
     let grad = noise(3, layout.result_sheets.end(outline.results));
     let samples = pattern.samples();
-    assert!(samples.sampler.is_some(), "no code was made");
-    let lists = Samples {
-        index: samples.index.clone(),
-        sampler: None,
-    };
+    let sampler = samples.sampler(layout.result_sheets.strides());
+    assert!(sampler.is_some(), "no code was made");
+    let lists = samples.by_lists();
     let operands = (&source[..], &grad[..]);
     let by_code = sample(set, samples, layout, operands);
     let by_lists = sample(set, &lists, layout, operands);
@@ -195,7 +193,26 @@ fn other_windows_and_sets_have_lists() {
         assert!(!is_code(pattern([3, 3], [2, 1]).forward()));
         assert!(!is_code(pattern([3, 3], [1, 2]).gradient()));
         assert!(!is_code(pattern([7, 1], [1, 1]).forward()));
-        assert!(pattern([3, 3], [2, 2]).samples().sampler.is_none());
+        let strides = Sheets::of_images(1, 2, [4, 4]).strides();
+        let is_sampled = |stride| pattern([3, 3], stride).samples().sampler(strides).is_some();
+        assert_eq!(is_sampled([1, 1]), has_code(set));
+        assert!(!is_sampled([2, 2]));
+    }
+}
+
+#[test]
+fn images_of_another_size_are_sampled_by_lists() {
+    for set in sets() {
+        let window = Window {
+            kernel: [3, 3],
+            stride: [1, 1],
+            padding: Padding::Same,
+        };
+        let pattern = Pattern::conv2d(set, window, [2, 2], &[1; 36]);
+        let strides = |size| Sheets::of_images(1, 2, size).strides();
+        assert!(pattern.samples().sampler(strides([4, 5])).is_some());
+        assert!(pattern.samples().sampler(strides([5, 4])).is_none());
+        assert!(pattern.samples().sampler(strides([4, 5])).is_some());
     }
 }
 

@@ -55,8 +55,6 @@ fn registers_are_moved_and_added() {
     assert_eq!(code, [0x49, 0x89, 0xf2]);
     let code = bytes(|code| code.copy(Rdx, R8));
     assert_eq!(code, [0x4c, 0x89, 0xc2]);
-    let code = bytes(|code| code.add_register(Rsi, R11));
-    assert_eq!(code, [0x4c, 0x01, 0xde]);
     let code = bytes(|code| code.add(R8, 0x4000));
     assert_eq!(code, [0x49, 0x81, 0xc0, 0x00, 0x40, 0x00, 0x00]);
 }
