@@ -44,6 +44,9 @@ struct Frame {
     sums: *mut f32,
 }
 
+/// Floats of features that no second-level cache holds, 8 MB: they are asked for ahead.
+const FAR: usize = 2 << 20;
+
 /// Where pointers point to behind what they begin with, so that displacements of either sign are used.
 const NEAR: usize = 128;
 
@@ -447,7 +450,7 @@ impl Kernel for Run<'_> {
                     let segments = &program.segments[chunk * program.groups()..];
                     for (at, group) in task.groups.clone().enumerate() {
                         task.prefetch(isa, [row, column], chunk, at);
-                        if is_last && (correlation.rectified || !streamed) {
+                        if is_last && correlation.rectified {
                             task.prefetch_results(isa, group, [row, tile.first[1] + column]);
                         }
                         let segment = segments[group];
@@ -527,6 +530,7 @@ impl Task<'_> {
         } = *self.product;
         let sheets = &correlation.sheets;
         let (channels, pixel) = match sheets.has_features {
+            true if correlation.source.len() < FAR => return,
             true => {
                 let first = chunk * program.chunk;
                 let (chunk, column) = match column + 1 < self.tile.len[1] {
@@ -554,7 +558,7 @@ impl Task<'_> {
         }
     }
 
-    /// Asks for the places that the sums of a group at a pixel go to.
+    /// Asks for what lies where the sums of a group at a pixel go, to be rectified by it.
     #[inline(always)]
     fn prefetch_results<I: Isa>(&self, isa: I, group: usize, pixel: [usize; 2]) {
         let sheets = &self.product.correlation.result_sheets;
