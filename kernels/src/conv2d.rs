@@ -55,7 +55,7 @@ pub use backward::{Gradients, MaxPooled, Recorded, backward, backward_in_place, 
 pub use correlation::{ENV, Method, UnknownMethod, method_from_env};
 
 use correlation::{Correlation, with_correlation};
-use max_pool::{Pooling, Ring};
+pub(crate) use max_pool::{Pooling, Ring};
 use taps::Direction;
 use winograd::{F4, PlaneTarget, Transform};
 

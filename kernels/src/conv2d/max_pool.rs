@@ -14,18 +14,18 @@ use crate::window::{Axis, Window};
 
 /// How pooling follows a convolution.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pooling {
+pub(crate) struct Pooling {
     shape: PoolShape,
     /// Over rows and columns of the convolution's output.
-    pub(super) axes: [Axis; 2],
+    pub(crate) axes: [Axis; 2],
 }
 
 /// The latest rows of a convolution's output, `[channels][rows][columns][16]`: row r of the output
 /// lies at `r % rows`.
 #[derive(Clone, Copy)]
-pub(super) struct Ring<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) rows: usize,
+pub(crate) struct Ring<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) rows: usize,
 }
 
 /// One block of a pooled output.
@@ -43,7 +43,7 @@ impl Pooling {
     ///
     /// # Panics
     /// If the window has more than [`MAX_PLACES`].
-    pub(super) fn new(shape: &Conv2dShape, window: Window) -> Self {
+    pub(crate) fn new(shape: &Conv2dShape, window: Window) -> Self {
         let places = window.kernel[0] * window.kernel[1];
         assert!(
             places <= MAX_PLACES,
@@ -63,7 +63,7 @@ impl Pooling {
     }
 
     /// Floats of the output for one block of images.
-    pub(super) fn output_len(&self) -> usize {
+    pub(crate) fn output_len(&self) -> usize {
         self.shape.channels * self.plane() * LANES
     }
 
@@ -73,13 +73,13 @@ impl Pooling {
     }
 
     /// Floats of the ring for one block of images, filled `band` rows at a time.
-    pub(super) fn ring_len(&self, band: usize) -> usize {
+    pub(crate) fn ring_len(&self, band: usize) -> usize {
         self.shape.channels * self.ring_rows(band) * self.row_len()
     }
 
     /// Rows that the ring holds of each channel: those of a window and what a band adds to them, in
     /// whole bands, none of which then wraps around.
-    pub(super) fn ring_rows(&self, band: usize) -> usize {
+    pub(crate) fn ring_rows(&self, band: usize) -> usize {
         (self.axes[0].kernel + band - 1).next_multiple_of(band)
     }
 
@@ -90,7 +90,7 @@ impl Pooling {
 
     /// Takes row `y` of the output of every channel from the ring.
     #[inline(always)]
-    pub(super) fn pool_row<I: Isa>(
+    pub(crate) fn pool_row<I: Isa>(
         &self,
         isa: I,
         ring: Ring<'_>,

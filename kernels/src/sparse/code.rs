@@ -10,9 +10,11 @@
 mod assembler;
 mod memory;
 mod product;
+mod program;
 mod sampling;
 
 #[cfg(test)]
 pub(super) use memory::Code;
-pub(super) use product::{Product, Program};
+pub(super) use product::Product;
+pub(super) use program::Program;
 pub(super) use sampling::{Sampler, Strides, TOGETHER, Tile};

@@ -11,7 +11,7 @@ use super::correlate::Correlation;
 use super::dense::{in_lanes, with_lanes};
 use super::sample::Sampling;
 use super::sheets::Sheets;
-use crate::conv2d::{self, Conv2dShape, MaxPooled};
+use crate::conv2d::{self, Conv2dShape, MaxPooled, Pooling};
 use crate::dense::{Activation, Affine};
 use crate::dispatch::InstructionSet;
 use crate::elementwise;
@@ -68,24 +68,32 @@ pub fn forward(
     if let Some(bias) = layer.bias {
         check("bias", bias.len(), shape.outputs);
     }
+    with_forward(pattern, shape, layer, x, |product| product.run(set, y));
+}
+
+/// Calls `code` with the product of a pass forward.
+fn with_forward(
+    pattern: &Pattern,
+    shape: &Conv2dShape,
+    layer: Affine<'_>,
+    x: &[f32],
+    code: impl FnOnce(&Correlation<'_>),
+) {
     let axes = shape.window.axes([shape.height, shape.width]);
-    pattern
-        .forward()
-        .order()
-        .with_ordered(layer.weights, |values| {
-            let product = Correlation {
-                products: pattern.forward(),
-                values,
-                bias: layer.bias,
-                relu: layer.activation == Activation::Relu,
-                rectified: false,
-                source: x,
-                sheets: input_sheets(shape),
-                before: axes.map(|axis| axis.before),
-                result_sheets: output_sheets(shape),
-            };
-            product.run(set, y);
+    let products = pattern.forward();
+    products.order().with_ordered(layer.weights, |values| {
+        code(&Correlation {
+            products,
+            values,
+            bias: layer.bias,
+            relu: layer.activation == Activation::Relu,
+            rectified: false,
+            source: x,
+            sheets: input_sheets(shape),
+            before: axes.map(|axis| axis.before),
+            result_sheets: output_sheets(shape),
         });
+    });
 }
 
 /// The gradient with respect to the input, from lanes of the output to lanes of the input.
@@ -241,6 +249,16 @@ pub fn forward_max_pool(
     );
     check("y", y.len(), lanes_len(shape.images, features));
     check("argmax", argmax.len(), y.len());
+    check("values", layer.weights.len(), pattern.len());
+    check_pattern(pattern, shape);
+    let mut is_done = false;
+    with_forward(pattern, shape, layer, x, |product| {
+        let pooling = Pooling::new(shape, window);
+        is_done = product.run_pooled(set, &pooling, y, argmax);
+    });
+    if is_done {
+        return;
+    }
     for (images, blocks) in parts(shape.images) {
         let shape = Conv2dShape { images, ..*shape };
         let x = &x[of_blocks(&blocks, shape.input_features())];

@@ -8,6 +8,7 @@ use super::index::{BLOCK, Index};
 use super::lists;
 use super::products::{Products, Way};
 use super::sheets::{Sheets, TilePlace};
+use crate::conv2d::Pooling;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::driver::is_small;
 use crate::gemm::scratch::with_scratch;
@@ -59,21 +60,14 @@ impl Correlation<'_> {
     /// # Panics
     /// If a slice is shorter than the sheets and the index say.
     pub(super) fn run(&self, set: InstructionSet, result: &mut [f32]) {
-        let (outline, sheets) = (&self.products.outline, &self.result_sheets);
+        let sheets = &self.result_sheets;
         let [rows, columns] = sheets.size;
-        if sheets.count == 0 || outline.results == 0 || rows == 0 || columns == 0 {
+        if sheets.count == 0 || self.products.outline.results == 0 || rows == 0 || columns == 0 {
             return;
         }
-        let reach = sheets.end(outline.results);
+        let reach = sheets.end(self.products.outline.results);
         assert!(reach <= result.len(), "{} floats of {reach}", result.len());
-        let read = self.sheets.end(outline.sources);
-        assert!(
-            read <= self.source.len(),
-            "{} floats of {read}",
-            self.source.len()
-        );
-        assert_eq!(self.values.len(), self.products.order().len());
-        assert!(self.bias.is_none_or(|bias| bias.len() == outline.results));
+        self.check();
         let parts = self.parts(reach);
         let target = Shared::new(result.as_mut_ptr());
         if parts.count == 1 {
@@ -82,17 +76,64 @@ impl Correlation<'_> {
         }
         with_scratch(parts.count * reach, |sums| {
             self.run_parts(set, parts, Shared::new(sums.as_mut_ptr()), false);
-            let groups = 0..outline.results.div_ceil(BLOCK);
+            let results = self.products.outline.results;
+            let groups = 0..results.div_ceil(BLOCK);
             groups.into_par_iter().for_each(|at| {
                 set.run(Total {
                     correlation: self,
-                    results: at * BLOCK..outline.results.min((at + 1) * BLOCK),
+                    results: at * BLOCK..results.min((at + 1) * BLOCK),
                     parts: sums,
                     part_len: reach,
                     target: target.start(),
                 });
             });
         });
+    }
+
+    /// Computes the largest value in each window over the result, which itself is never stored, and its
+    /// place, if there is code that does.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run), or if the pooled output has another length.
+    pub(super) fn run_pooled(
+        &self,
+        set: InstructionSet,
+        pooling: &Pooling,
+        output: &mut [f32],
+        argmax: &mut [u8],
+    ) -> bool {
+        let parts = self.parts(0);
+        let program = match &self.products.way {
+            Way::Code(program) if parts.count == 1 && !output.is_empty() => program,
+            _ => return false,
+        };
+        assert_eq!(
+            output.len(),
+            self.result_sheets.count * pooling.output_len()
+        );
+        assert_eq!(argmax.len(), output.len());
+        self.check();
+        let product = Product {
+            correlation: self,
+            program,
+            parts,
+            streamed: false,
+        };
+        product.run_pooled(set, pooling, output, argmax);
+        true
+    }
+
+    /// Holds the operands to the sheets and the products.
+    fn check(&self) {
+        let outline = &self.products.outline;
+        let read = self.sheets.end(outline.sources);
+        assert!(
+            read <= self.source.len(),
+            "{} floats of {read}",
+            self.source.len()
+        );
+        assert_eq!(self.values.len(), self.products.order().len());
+        assert!(self.bias.is_none_or(|bias| bias.len() == outline.results));
     }
 
     /// Long sums are cut where pixels alone would be few tasks, for each of which all weights would

@@ -1,31 +1,22 @@
 //! Sums of weights times windows by generated code.
 //!
-//! The sums of one pixel for a *group* of results stay in registers while the code goes through the
-//! weights of a *chunk* of source channels: each vector of the source is loaded once for all weights of
-//! the group that want it, and each weight is an operand in memory. Pixels are packed with their channels
-//! side by side, so that what one pixel of the result reaches lies in the first-level cache and within
-//! reach of a displacement of one byte. Code that does not fit the first-level cache comes from the
-//! second-level one, ahead of its execution, for nothing in it branches.
+//! Pixels are packed with their channels side by side, so that what one pixel of the result reaches lies
+//! in the first-level cache and within reach of a displacement of one byte. Each row is packed once, into
+//! a ring of as many rows as the window has; features need not be packed at all.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::assembler::{Assembler, Place, Register, Vector, is_near_float, is_near_vector};
-use super::memory::Code;
+use rayon::prelude::*;
+
+use super::program::{Frame, MOST_ROWS, NEAR, Program};
+use crate::conv2d::{Pooling, Ring};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::LANES;
 use crate::shared::Shared;
 use crate::sparse::correlate::{Correlation, LEAST_TASKS, Parts};
-use crate::sparse::index::{Entry, Order, Outline};
-use crate::sparse::sheets::TilePlace;
-
-/// Results whose sums stay in registers; the other four take turns with vectors of the source.
-const MOST_RESULTS: usize = 28;
-
-/// Vectors that one pixel of the result reaches in a chunk, at most: 24 KB, half of a first-level cache.
-const REACHED: usize = 384;
+use crate::sparse::sheets::{Sheets, TilePlace};
 
 /// Bytes of code that a task goes through for each pixel, at most: what a second-level cache holds beside all else.
 const MOST_CODE: usize = 512 << 10;
@@ -33,246 +24,8 @@ const MOST_CODE: usize = 512 << 10;
 /// Floats of packed rows, at most: 512 KB.
 const MOST_PACKED: usize = 128 << 10;
 
-/// Rows of a window that there are registers for.
-const MOST_ROWS: usize = 5;
-
-/// What the code of a product is called with.
-#[repr(C)]
-struct Frame {
-    rows: [*const f32; MOST_ROWS],
-    values: *const f32,
-    sums: *mut f32,
-}
-
 /// Floats of features that no second-level cache holds, 8 MB: they are asked for ahead.
 const FAR: usize = 2 << 20;
-
-/// Where pointers point to behind what they begin with, so that displacements of either sign are used.
-const NEAR: usize = 128;
-
-const FRAME: Register = Register::Rdi;
-const VALUES: Register = Register::Rax;
-const SUMS: Register = Register::Rdx;
-const ROWS: [Register; MOST_ROWS] = [
-    Register::Rsi,
-    Register::R8,
-    Register::R9,
-    Register::R10,
-    Register::R11,
-];
-
-/// The products of one direction of a mask, compiled.
-#[derive(Clone, Debug)]
-pub(in crate::sparse) struct Program {
-    code: Arc<Code>,
-    code_len: usize,
-    /// In which order it reads the values.
-    pub(in crate::sparse) order: Order,
-    results: usize,
-    sources: usize,
-    /// Rows and columns of the window.
-    kernel: [usize; 2],
-    /// Results of a group, and channels of a chunk.
-    group: usize,
-    chunk: usize,
-    /// Of each chunk those of all groups.
-    segments: Vec<Segment>,
-}
-
-/// The code for a group of results and a chunk of source channels.
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    /// Where it begins with sums of zero.
-    from_zero: u32,
-    /// Where it begins with the sums in the frame.
-    onward: u32,
-    /// Its first value.
-    value: u32,
-}
-
-impl Program {
-    /// Compiles the products of weights. There are none for other instruction sets than AVX-512, for
-    /// windows that move by more than a pixel or have too many rows, and where nothing may be executed.
-    pub(in crate::sparse) fn new(
-        set: InstructionSet,
-        outline: &Outline,
-        mut entries: Vec<Entry>,
-    ) -> Option<Self> {
-        let Outline {
-            results,
-            sources,
-            reach,
-            ..
-        } = *outline;
-        let kernel = reach.kernel();
-        let [height, width] = kernel;
-        if [reach.stride, reach.dilation] != [[1, 1]; 2] {
-            return None;
-        }
-        let reached = i32::try_from(sources.checked_mul(width)? * LANES * size_of::<f32>());
-        if !set.is_avx512() || height > MOST_ROWS || results == 0 || reached.is_err() {
-            return None;
-        }
-        let group = results.div_ceil(results.div_ceil(MOST_RESULTS));
-        let chunk = Self::chunk(outline);
-        let (groups, chunks) = (results.div_ceil(group), chunks_of(sources, chunk));
-        let cell = |entry: &Entry| {
-            let (source, result) = (entry.source as usize, entry.result as usize);
-            (source / chunk, result / group)
-        };
-        entries.sort_unstable_by_key(|entry| (cell(entry), entry.source, entry.tap, entry.result));
-        let mut assembler = Assembler::default();
-        let mut segments = Vec::with_capacity(chunks * groups);
-        let mut rest = &entries[..];
-        for chunk_of in 0..chunks {
-            for group_of in 0..groups {
-                let len = rest.partition_point(|entry| cell(entry) <= (chunk_of, group_of));
-                let (weights, after) = rest.split_at(len);
-                let first = group_of * group;
-                let shape = SegmentShape {
-                    results: first..results.min(first + group),
-                    first_source: chunk_of * chunk,
-                    sources,
-                    kernel,
-                };
-                let value = entries.len() - rest.len();
-                segments.push(shape.assemble(&mut assembler, weights, value as u32));
-                rest = after;
-            }
-        }
-        let bytes = assembler.into_bytes();
-        u32::try_from(bytes.len()).ok()?;
-        Some(Self {
-            code: Arc::new(Code::new(&bytes).ok()?),
-            code_len: bytes.len(),
-            order: Order::new(entries.iter().map(|entry| entry.value).collect()),
-            results,
-            sources,
-            kernel,
-            group,
-            chunk,
-            segments,
-        })
-    }
-
-    /// Source channels of a chunk, of several a multiple of those in a chunk of lists.
-    pub(in crate::sparse) fn chunk(outline: &Outline) -> usize {
-        let [height, width] = outline.reach.kernel();
-        let most = (REACHED / (height * width)).max(1);
-        let chunks = outline.sources.div_ceil(most).max(1);
-        match outline.sources.div_ceil(chunks) {
-            all if chunks == 1 => all.max(1),
-            some => some.next_multiple_of(outline.chunk),
-        }
-    }
-
-    fn results_of(&self, group: usize) -> Range<usize> {
-        let first = group * self.group;
-        first..self.results.min(first + self.group)
-    }
-
-    fn groups(&self) -> usize {
-        self.results.div_ceil(self.group)
-    }
-}
-
-/// Chunks of so many channels; one of none, where sums begin and end.
-fn chunks_of(sources: usize, chunk: usize) -> usize {
-    sources.div_ceil(chunk).max(1)
-}
-
-/// What the code of a segment is made for.
-struct SegmentShape {
-    results: Range<usize>,
-    first_source: usize,
-    /// Channels of the source that lie side by side.
-    sources: usize,
-    kernel: [usize; 2],
-}
-
-impl SegmentShape {
-    /// Appends the code for these weights, ordered by source and place of the window.
-    fn assemble(&self, assembler: &mut Assembler, weights: &[Entry], value: u32) -> Segment {
-        let sums = || (0..self.results.len() as u8).map(Vector);
-        let sum_place = |sum: Vector| Place {
-            base: SUMS,
-            offset: i32::from(sum.0) * (LANES * size_of::<f32>()) as i32,
-        };
-        let from_frame = |index: usize| Place {
-            base: FRAME,
-            offset: (index * size_of::<*const f32>()) as i32,
-        };
-        assembler.align(LANES * size_of::<f32>());
-        let onward = assembler.len() as u32;
-        assembler.load_register(SUMS, from_frame(MOST_ROWS + 1));
-        for sum in sums() {
-            assembler.load(sum, sum_place(sum));
-        }
-        let to_products = assembler.jump();
-        let from_zero = assembler.len() as u32;
-        assembler.load_register(SUMS, from_frame(MOST_ROWS + 1));
-        for sum in sums() {
-            assembler.clear(sum);
-        }
-        assembler.land(to_products);
-        for (at, &row) in ROWS.iter().enumerate().take(self.kernel[0]) {
-            assembler.load_register(row, from_frame(at));
-        }
-        assembler.load_register(VALUES, from_frame(MOST_ROWS));
-        self.products(assembler, weights);
-        for sum in sums() {
-            assembler.store(sum, sum_place(sum));
-        }
-        assembler.ret();
-        Segment {
-            from_zero,
-            onward,
-            value,
-        }
-    }
-
-    fn products(&self, assembler: &mut Assembler, weights: &[Entry]) {
-        let vector_len = (LANES * size_of::<f32>()) as i32;
-        // How far the pointers have moved.
-        let mut row_moves = [0; MOST_ROWS];
-        let mut value_move = (NEAR * size_of::<f32>()) as i32;
-        let mut value = 0;
-        let mut turn = 0;
-        let is_same = |a: &Entry, b: &Entry| (a.source, a.tap) == (b.source, b.tap);
-        for sharing in weights.chunk_by(is_same) {
-            let Entry { source, tap, .. } = sharing[0];
-            let row = tap[0] as usize;
-            let place = tap[1] as usize * self.sources + source as usize;
-            let place = place as i32 - (self.first_source + NEAR) as i32;
-            let base = ROWS[row];
-            // Channels of one column follow one another, and so may the pointer.
-            let mut offset = place * vector_len - row_moves[row];
-            if self.kernel[1] == 1 && !is_near_vector(offset) {
-                let step = offset + NEAR as i32 * vector_len;
-                assembler.add(base, step);
-                row_moves[row] += step;
-                offset -= step;
-            }
-            let x = Vector((MOST_RESULTS + turn) as u8);
-            turn = (turn + 1) % 4;
-            assembler.load(x, Place { base, offset });
-            for weight in sharing {
-                if !is_near_float(value - value_move) {
-                    let step = (2 * NEAR * size_of::<f32>()) as i32;
-                    assembler.add(VALUES, step);
-                    value_move += step;
-                }
-                let sum = Vector((weight.result as usize - self.results.start) as u8);
-                let place = Place {
-                    base: VALUES,
-                    offset: value - value_move,
-                };
-                assembler.multiply_add_float(sum, x, place);
-                value += size_of::<f32>() as i32;
-            }
-        }
-    }
-}
 
 /// A product, and the parts of its sums that are wanted.
 pub(in crate::sparse) struct Product<'a> {
@@ -294,7 +47,7 @@ impl Product<'_> {
         assert_eq!(self.correlation.values.len(), program.order.len());
         let sheets = &self.correlation.result_sheets;
         let [rows, columns] = sheets.size;
-        let chunks = chunks_of(program.sources, program.chunk);
+        let chunks = program.chunks();
         let part_chunks = match parts.count {
             1 => chunks,
             _ => parts.sources / program.chunk,
@@ -328,16 +81,52 @@ impl Product<'_> {
                 },
                 chunks: first_chunk..chunks.min(first_chunk + part_chunks),
                 groups: first_group..program.groups().min(first_group + groups),
-                target: target.start().wrapping_add(part_of * parts.len),
             };
-            let packed = task.packed_len();
-            with_scratch(packed + task.sums_len(), |scratch| {
-                let (packed, sums) = scratch.split_at_mut(packed);
-                set.run(Run { task, packed, sums });
-            });
+            let target = target.start().wrapping_add(part_of * parts.len);
+            task.with_rows(|rows| set.run(Whole { rows, target }));
         };
         self.correlation
             .for_each(parts.count * pieces * places, task);
+    }
+
+    /// Computes the largest value in each window over every sheet of the result, which itself is never
+    /// stored, and its place: see [`conv2d::forward_max_pool`](crate::conv2d::forward_max_pool).
+    pub(in crate::sparse) fn run_pooled(
+        &self,
+        set: InstructionSet,
+        pooling: &Pooling,
+        output: &mut [f32],
+        argmax: &mut [u8],
+    ) {
+        let output_len = pooling.output_len();
+        output
+            .par_chunks_mut(output_len)
+            .zip(argmax.par_chunks_mut(output_len))
+            .enumerate()
+            .with_max_len(1)
+            .for_each(|(sheet, (output, argmax))| {
+                let task = Task {
+                    product: self,
+                    tile: TilePlace {
+                        sheet,
+                        first: [0, 0],
+                        len: self.correlation.result_sheets.size,
+                    },
+                    chunks: 0..self.program.chunks(),
+                    groups: 0..self.program.groups(),
+                };
+                with_scratch(pooling.ring_len(1), |ring| {
+                    task.with_rows(|rows| {
+                        set.run(PooledSheet {
+                            rows,
+                            pooling,
+                            ring,
+                            output,
+                            argmax,
+                        });
+                    });
+                });
+            });
     }
 
     /// Columns of a band whose packed rows the second-level cache holds.
@@ -355,10 +144,23 @@ struct Task<'a> {
     tile: TilePlace,
     chunks: Range<usize>,
     groups: Range<usize>,
-    target: *mut f32,
 }
 
-impl Task<'_> {
+impl<'a> Task<'a> {
+    /// Calls `code` with the memory for its rows.
+    fn with_rows(self, code: impl FnOnce(Rows<'_>)) {
+        let packed_len = self.packed_len();
+        with_scratch(packed_len + self.sums_len(), |scratch| {
+            let (packed, sums) = scratch.split_at_mut(packed_len);
+            code(Rows {
+                task: self,
+                packed,
+                sums,
+                packed_rows: 0,
+            });
+        });
+    }
+
     /// Floats of a packed row: all channels of all pixels that windows on the tile reach.
     fn row_len(&self) -> usize {
         let program = self.product.program;
@@ -385,101 +187,201 @@ impl Task<'_> {
     }
 }
 
-/// A task, and its memory.
-struct Run<'a> {
-    task: Task<'a>,
-    packed: &'a mut [f32],
-    sums: &'a mut [f32],
+/// Where the results of a row go.
+struct Target<'a> {
+    start: *mut f32,
+    sheets: &'a Sheets,
+    sheet: usize,
+    row: usize,
 }
 
-impl Kernel for Run<'_> {
-    type Output = ();
-
+impl Target<'_> {
+    /// The place of a result at a column.
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Self { task, packed, sums } = self;
+    fn place(&self, result: usize, column: usize) -> *mut f32 {
+        let place = self.sheets.place(self.sheet, result, [self.row, column]);
+        self.start.wrapping_add(place)
+    }
+}
+
+/// A task, and its memory.
+struct Rows<'a> {
+    task: Task<'a>,
+    /// A ring of rows.
+    packed: &'a mut [f32],
+    sums: &'a mut [f32],
+    /// Rows that were packed or left out.
+    packed_rows: usize,
+}
+
+impl Rows<'_> {
+    /// Where each row that windows on a row of the tile reach begins, and floats from pixel to pixel.
+    #[inline(always)]
+    fn starts<I: Isa>(&mut self, isa: I, row: usize) -> ([*const f32; MOST_ROWS], usize) {
+        let task = &self.task;
         let Product {
             correlation,
             program,
-            streamed,
             ..
         } = *task.product;
-        let sheets = &correlation.sheets;
-        let tile = &task.tile;
+        let (sheets, tile) = (&correlation.sheets, &task.tile);
+        let mut starts = [correlation.source.as_ptr(); MOST_ROWS];
+        if sheets.has_features {
+            let first = sheets.place(tile.sheet, 0, [row, tile.first[1]]);
+            starts[0] = correlation.source[first..].as_ptr();
+            return (starts, sheets.pixel);
+        }
         let [height, _] = program.kernel;
         let row_len = task.row_len();
+        let first = row - tile.first[0];
+        for packed_row in self.packed_rows.max(first)..first + height {
+            let slot = packed_row % height * row_len;
+            let target = &mut self.packed[slot..][..row_len];
+            task.pack_row(isa, tile.first[0] + packed_row, target);
+        }
+        self.packed_rows = first + height;
+        for (at, start) in starts.iter_mut().enumerate().take(height) {
+            let slot = (first + at) % height;
+            *start = self.packed[slot * row_len..].as_ptr();
+        }
+        (starts, program.sources * LANES)
+    }
+
+    /// Computes a row of the tile; rows come from the top, some of them perhaps left out.
+    ///
+    /// # Safety
+    /// Of each of the task's results every column of the tile is valid for writing in the target, and
+    /// for reading if it is rectified; if it is streamed, it is aligned.
+    #[inline(always)]
+    unsafe fn compute<I: Isa>(&mut self, isa: I, row: usize, target: &Target<'_>) {
+        let (starts, pixel) = self.starts(isa, row);
+        let task = &self.task;
+        let Product {
+            correlation,
+            program,
+            ..
+        } = *task.product;
+        let tile = &task.tile;
         let pixel_len = task.pixel_len();
-        let mut packed_rows = 0;
-        for row in tile.first[0]..tile.first[0] + tile.len[0] {
-            let mut starts = [correlation.source.as_ptr(); MOST_ROWS];
-            let pixel = match sheets.has_features {
-                true => {
-                    let first = sheets.place(tile.sheet, 0, [row, tile.first[1]]);
-                    starts[0] = correlation.source[first..].as_ptr();
-                    sheets.pixel
-                }
-                false => {
-                    let wanted = row - tile.first[0] + height;
-                    for packed_row in packed_rows..wanted {
-                        let slot = packed_row % height * row_len;
-                        task.pack_row(
-                            isa,
-                            tile.first[0] + packed_row,
-                            &mut packed[slot..][..row_len],
-                        );
+        for chunk in task.chunks.clone() {
+            let is_last = chunk + 1 == task.chunks.end;
+            let segments = &program.segments[chunk * program.groups()..];
+            for column in 0..tile.len[1] {
+                let place = column * pixel + chunk * program.chunk * LANES;
+                let sums_at = match task.chunks.len() {
+                    0 | 1 => 0,
+                    _ => column * pixel_len,
+                };
+                let sums = &mut self.sums[sums_at..][..pixel_len];
+                for (at, group) in task.groups.clone().enumerate() {
+                    task.prefetch(isa, [row, column], chunk, at);
+                    if is_last && correlation.rectified {
+                        for result in program.results_of(group) {
+                            isa.prefetch(target.place(result, tile.first[1] + column));
+                        }
                     }
-                    packed_rows = wanted;
-                    for (at, start) in starts.iter_mut().enumerate().take(height) {
-                        let slot = (wanted - height + at) % height;
-                        *start = packed[slot * row_len..].as_ptr();
-                    }
-                    program.sources * LANES
-                }
-            };
-            for chunk in task.chunks.clone() {
-                let is_last = chunk + 1 == task.chunks.end;
-                let first_source = chunk * program.chunk;
-                for column in 0..tile.len[1] {
-                    let place = column * pixel + first_source * LANES;
-                    let sums_at = if task.chunks.len() > 1 {
-                        column * pixel_len
-                    } else {
-                        0
+                    let segment = segments[group];
+                    let sums = &mut sums[at * program.group * LANES..];
+                    let frame = Frame {
+                        rows: starts.map(|start| start.wrapping_add(place + NEAR * LANES)),
+                        values: correlation.values[segment.value as usize..]
+                            .as_ptr()
+                            .wrapping_add(NEAR),
+                        sums: sums.as_mut_ptr(),
                     };
-                    let sums = &mut sums[sums_at..][..pixel_len];
-                    let segments = &program.segments[chunk * program.groups()..];
-                    for (at, group) in task.groups.clone().enumerate() {
-                        task.prefetch(isa, [row, column], chunk, at);
-                        if is_last && correlation.rectified {
-                            task.prefetch_results(isa, group, [row, tile.first[1] + column]);
-                        }
-                        let segment = segments[group];
-                        let sums = &mut sums[at * program.group * LANES..];
-                        let frame = Frame {
-                            rows: starts.map(|start| start.wrapping_add(place + NEAR * LANES)),
-                            values: correlation.values[segment.value as usize..]
-                                .as_ptr()
-                                .wrapping_add(NEAR),
-                            sums: sums.as_mut_ptr(),
-                        };
-                        let start = match chunk == task.chunks.start {
-                            true => segment.from_zero,
-                            false => segment.onward,
-                        };
-                        // SAFETY: only a set with AVX-512 has a program; the code reads a vector for
-                        // each weight, of channels that there are, in rows that were packed or are
-                        // features of one block, as many values as are its own, and a vector of sums
-                        // for each result of the group.
-                        unsafe { program.code.call(start, &frame) };
-                        if is_last {
-                            task.finish(isa, group, [row, tile.first[1] + column], sums);
-                        }
+                    let start = match chunk == task.chunks.start {
+                        true => segment.from_zero,
+                        false => segment.onward,
+                    };
+                    // SAFETY: only a set with AVX-512 has a program; the code reads a vector for each
+                    // weight, of channels that there are, in rows that were packed or are features of
+                    // one block, as many values as are its own, and a vector of sums for each result
+                    // of the group.
+                    unsafe { program.code.call(start, &frame) };
+                    if is_last {
+                        // SAFETY: the caller vouches for the target.
+                        unsafe { task.finish(isa, group, (target, tile.first[1] + column), sums) };
                     }
                 }
             }
         }
-        if streamed {
+    }
+}
+
+/// Every row of a task.
+struct Whole<'a> {
+    rows: Rows<'a>,
+    target: *mut f32,
+}
+
+impl Kernel for Whole<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let product = self.rows.task.product;
+        let TilePlace { sheet, first, len } = self.rows.task.tile;
+        for row in first[0]..first[0] + len[0] {
+            let target = Target {
+                start: self.target,
+                sheets: &product.correlation.result_sheets,
+                sheet,
+                row,
+            };
+            // SAFETY: `Correlation::run` held the result to the sheets; no other task has these pixels
+            // of these channels.
+            unsafe { self.rows.compute(isa, row, &target) };
+        }
+        if product.streamed {
             isa.fence();
+        }
+    }
+}
+
+/// A sheet whose result is pooled.
+struct PooledSheet<'a> {
+    rows: Rows<'a>,
+    pooling: &'a Pooling,
+    ring: &'a mut [f32],
+    output: &'a mut [f32],
+    argmax: &'a mut [u8],
+}
+
+impl Kernel for PooledSheet<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let [axis, _] = self.pooling.axes;
+        let ring_rows = self.pooling.ring_rows(1);
+        let correlation = self.rows.task.product.correlation;
+        let columns = correlation.result_sheets.size[1];
+        let results = correlation.products.outline.results;
+        let sheets = Sheets::of_images(1, results, [ring_rows, columns]);
+        assert!(sheets.end(results) <= self.ring.len());
+        let mut next = 0;
+        for y in 0..axis.output {
+            let inside = axis.inside(y);
+            let start = y * axis.stride + inside.start - axis.before;
+            let end = y * axis.stride + inside.end - axis.before;
+            // Rows that no window reaches are left out.
+            for row in next.max(start)..end {
+                let target = Target {
+                    start: self.ring.as_mut_ptr(),
+                    sheets: &sheets,
+                    sheet: 0,
+                    row: row % ring_rows,
+                };
+                // SAFETY: the ring has a row of every channel at each of its places.
+                unsafe { self.rows.compute(isa, row, &target) };
+                next = row + 1;
+            }
+            let ring = Ring {
+                values: self.ring,
+                rows: ring_rows,
+            };
+            self.pooling
+                .pool_row(isa, ring, y, self.output, self.argmax);
         }
     }
 }
@@ -558,37 +460,32 @@ impl Task<'_> {
         }
     }
 
-    /// Asks for what lies where the sums of a group at a pixel go, to be rectified by it.
+    /// Writes the sums of a group at a column.
+    ///
+    /// # Safety
+    /// See [`Rows::compute`].
     #[inline(always)]
-    fn prefetch_results<I: Isa>(&self, isa: I, group: usize, pixel: [usize; 2]) {
-        let sheets = &self.product.correlation.result_sheets;
-        for result in self.product.program.results_of(group) {
-            let place = sheets.place(self.tile.sheet, result, pixel);
-            isa.prefetch(self.target.wrapping_add(place));
-        }
-    }
-
-    /// Writes the sums of a group at a pixel.
-    #[inline(always)]
-    fn finish<I: Isa>(&self, isa: I, group: usize, pixel: [usize; 2], sums: &[f32]) {
+    unsafe fn finish<I: Isa>(
+        &self,
+        isa: I,
+        group: usize,
+        (target, column): (&Target<'_>, usize),
+        sums: &[f32],
+    ) {
         let Product {
             correlation,
             program,
             parts,
             streamed,
         } = self.product;
-        let sheets = &correlation.result_sheets;
         let (sums, _) = sums.as_chunks::<LANES>();
         for (result, sum) in program.results_of(group).zip(sums) {
-            let sum = isa.load(sum);
-            let place = sheets.place(self.tile.sheet, result, pixel);
-            let target = self.target.wrapping_add(place);
-            // SAFETY: `Correlation::run` held the result to the sheets; no other task has this pixel of
-            // this channel; what is streamed is aligned.
+            let (sum, place) = (isa.load(sum), target.place(result, column));
+            // SAFETY: the caller vouches for the target.
             unsafe {
                 match parts.count {
-                    1 => correlation.write(isa, result, sum, (target, *streamed)),
-                    _ => isa.store_ptr(target, sum),
+                    1 => correlation.write(isa, result, sum, (place, *streamed)),
+                    _ => isa.store_ptr(place, sum),
                 }
             }
         }

@@ -1,0 +1,264 @@
+//! Products of one direction, compiled: the code and the order in which it reads the values.
+//!
+//! The sums of one pixel for a *group* of results stay in registers while the code goes through the
+//! weights of a *chunk* of source channels: each vector of the source is loaded once for all weights of
+//! the group that want it, and each weight is an operand in memory. Code that does not fit the
+//! first-level cache comes from the second-level one, ahead of its execution, for nothing in it branches.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::assembler::{Assembler, Place, Register, Vector, is_near_float, is_near_vector};
+use super::memory::Code;
+use crate::dispatch::InstructionSet;
+use crate::lanes::LANES;
+use crate::sparse::index::{Entry, Order, Outline};
+
+/// Results whose sums stay in registers; the other four take turns with vectors of the source.
+const MOST_RESULTS: usize = 28;
+
+/// Vectors that one pixel of the result reaches in a chunk, at most: 24 KB, half of a first-level cache.
+const REACHED: usize = 384;
+
+/// Rows of a window that there are registers for.
+pub(super) const MOST_ROWS: usize = 5;
+
+/// What the code of a product is called with.
+#[repr(C)]
+pub(super) struct Frame {
+    pub(super) rows: [*const f32; MOST_ROWS],
+    pub(super) values: *const f32,
+    pub(super) sums: *mut f32,
+}
+
+/// Where pointers point to behind what they begin with, so that displacements of either sign are used.
+pub(super) const NEAR: usize = 128;
+
+const FRAME: Register = Register::Rdi;
+const VALUES: Register = Register::Rax;
+const SUMS: Register = Register::Rdx;
+const ROWS: [Register; MOST_ROWS] = [
+    Register::Rsi,
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+];
+
+/// The products of one direction of a mask, compiled.
+#[derive(Clone, Debug)]
+pub(in crate::sparse) struct Program {
+    pub(super) code: Arc<Code>,
+    pub(super) code_len: usize,
+    /// In which order it reads the values.
+    pub(in crate::sparse) order: Order,
+    pub(super) results: usize,
+    pub(super) sources: usize,
+    /// Rows and columns of the window.
+    pub(super) kernel: [usize; 2],
+    /// Results of a group, and channels of a chunk.
+    pub(super) group: usize,
+    pub(super) chunk: usize,
+    /// Of each chunk those of all groups.
+    pub(super) segments: Vec<Segment>,
+}
+
+/// The code for a group of results and a chunk of source channels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    /// Where it begins with sums of zero.
+    pub(super) from_zero: u32,
+    /// Where it begins with the sums in the frame.
+    pub(super) onward: u32,
+    /// Its first value.
+    pub(super) value: u32,
+}
+
+impl Program {
+    /// Compiles the products of weights. There are none for other instruction sets than AVX-512, for
+    /// windows that move by more than a pixel or have too many rows, and where nothing may be executed.
+    pub(in crate::sparse) fn new(
+        set: InstructionSet,
+        outline: &Outline,
+        mut entries: Vec<Entry>,
+    ) -> Option<Self> {
+        let Outline {
+            results,
+            sources,
+            reach,
+            ..
+        } = *outline;
+        let kernel = reach.kernel();
+        let [height, width] = kernel;
+        if [reach.stride, reach.dilation] != [[1, 1]; 2] {
+            return None;
+        }
+        let reached = i32::try_from(sources.checked_mul(width)? * LANES * size_of::<f32>());
+        if !set.is_avx512() || height > MOST_ROWS || results == 0 || reached.is_err() {
+            return None;
+        }
+        let group = results.div_ceil(results.div_ceil(MOST_RESULTS));
+        let chunk = Self::chunk(outline);
+        let (groups, chunks) = (results.div_ceil(group), chunks_of(sources, chunk));
+        let cell = |entry: &Entry| {
+            let (source, result) = (entry.source as usize, entry.result as usize);
+            (source / chunk, result / group)
+        };
+        entries.sort_unstable_by_key(|entry| (cell(entry), entry.source, entry.tap, entry.result));
+        let mut assembler = Assembler::default();
+        let mut segments = Vec::with_capacity(chunks * groups);
+        let mut rest = &entries[..];
+        for chunk_of in 0..chunks {
+            for group_of in 0..groups {
+                let len = rest.partition_point(|entry| cell(entry) <= (chunk_of, group_of));
+                let (weights, after) = rest.split_at(len);
+                let first = group_of * group;
+                let shape = SegmentShape {
+                    results: first..results.min(first + group),
+                    first_source: chunk_of * chunk,
+                    sources,
+                    kernel,
+                };
+                let value = entries.len() - rest.len();
+                segments.push(shape.assemble(&mut assembler, weights, value as u32));
+                rest = after;
+            }
+        }
+        let bytes = assembler.into_bytes();
+        u32::try_from(bytes.len()).ok()?;
+        Some(Self {
+            code: Arc::new(Code::new(&bytes).ok()?),
+            code_len: bytes.len(),
+            order: Order::new(entries.iter().map(|entry| entry.value).collect()),
+            results,
+            sources,
+            kernel,
+            group,
+            chunk,
+            segments,
+        })
+    }
+
+    /// Source channels of a chunk, of several a multiple of those in a chunk of lists.
+    pub(in crate::sparse) fn chunk(outline: &Outline) -> usize {
+        let [height, width] = outline.reach.kernel();
+        let most = (REACHED / (height * width)).max(1);
+        let chunks = outline.sources.div_ceil(most).max(1);
+        match outline.sources.div_ceil(chunks) {
+            all if chunks == 1 => all.max(1),
+            some => some.next_multiple_of(outline.chunk),
+        }
+    }
+
+    pub(super) fn results_of(&self, group: usize) -> Range<usize> {
+        let first = group * self.group;
+        first..self.results.min(first + self.group)
+    }
+
+    /// Chunks of the source.
+    pub(super) fn chunks(&self) -> usize {
+        chunks_of(self.sources, self.chunk)
+    }
+
+    pub(super) fn groups(&self) -> usize {
+        self.results.div_ceil(self.group)
+    }
+}
+
+/// Chunks of so many channels; one of none, where sums begin and end.
+fn chunks_of(sources: usize, chunk: usize) -> usize {
+    sources.div_ceil(chunk).max(1)
+}
+
+/// What the code of a segment is made for.
+struct SegmentShape {
+    results: Range<usize>,
+    first_source: usize,
+    /// Channels of the source that lie side by side.
+    sources: usize,
+    kernel: [usize; 2],
+}
+
+impl SegmentShape {
+    /// Appends the code for these weights, ordered by source and place of the window.
+    fn assemble(&self, assembler: &mut Assembler, weights: &[Entry], value: u32) -> Segment {
+        let sums = || (0..self.results.len() as u8).map(Vector);
+        let sum_place = |sum: Vector| Place {
+            base: SUMS,
+            offset: i32::from(sum.0) * (LANES * size_of::<f32>()) as i32,
+        };
+        let from_frame = |index: usize| Place {
+            base: FRAME,
+            offset: (index * size_of::<*const f32>()) as i32,
+        };
+        assembler.align(LANES * size_of::<f32>());
+        let onward = assembler.len() as u32;
+        assembler.load_register(SUMS, from_frame(MOST_ROWS + 1));
+        for sum in sums() {
+            assembler.load(sum, sum_place(sum));
+        }
+        let to_products = assembler.jump();
+        let from_zero = assembler.len() as u32;
+        assembler.load_register(SUMS, from_frame(MOST_ROWS + 1));
+        for sum in sums() {
+            assembler.clear(sum);
+        }
+        assembler.land(to_products);
+        for (at, &row) in ROWS.iter().enumerate().take(self.kernel[0]) {
+            assembler.load_register(row, from_frame(at));
+        }
+        assembler.load_register(VALUES, from_frame(MOST_ROWS));
+        self.products(assembler, weights);
+        for sum in sums() {
+            assembler.store(sum, sum_place(sum));
+        }
+        assembler.ret();
+        Segment {
+            from_zero,
+            onward,
+            value,
+        }
+    }
+
+    fn products(&self, assembler: &mut Assembler, weights: &[Entry]) {
+        let vector_len = (LANES * size_of::<f32>()) as i32;
+        // How far the pointers have moved.
+        let mut row_moves = [0; MOST_ROWS];
+        let mut value_move = (NEAR * size_of::<f32>()) as i32;
+        let mut value = 0;
+        let mut turn = 0;
+        let is_same = |a: &Entry, b: &Entry| (a.source, a.tap) == (b.source, b.tap);
+        for sharing in weights.chunk_by(is_same) {
+            let Entry { source, tap, .. } = sharing[0];
+            let row = tap[0] as usize;
+            let place = tap[1] as usize * self.sources + source as usize;
+            let place = place as i32 - (self.first_source + NEAR) as i32;
+            let base = ROWS[row];
+            // Channels of one column follow one another, and so may the pointer.
+            let mut offset = place * vector_len - row_moves[row];
+            if self.kernel[1] == 1 && !is_near_vector(offset) {
+                let step = offset + NEAR as i32 * vector_len;
+                assembler.add(base, step);
+                row_moves[row] += step;
+                offset -= step;
+            }
+            let x = Vector((MOST_RESULTS + turn) as u8);
+            turn = (turn + 1) % 4;
+            assembler.load(x, Place { base, offset });
+            for weight in sharing {
+                if !is_near_float(value - value_move) {
+                    let step = (2 * NEAR * size_of::<f32>()) as i32;
+                    assembler.add(VALUES, step);
+                    value_move += step;
+                }
+                let sum = Vector((weight.result as usize - self.results.start) as u8);
+                let place = Place {
+                    base: VALUES,
+                    offset: value - value_move,
+                };
+                assembler.multiply_add_float(sum, x, place);
+                value += size_of::<f32>() as i32;
+            }
+        }
+    }
+}
