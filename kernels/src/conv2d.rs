@@ -179,6 +179,7 @@ pub fn forward_max_pool(
     with_correlation::<F4, _>(set, by, Direction::Forward, layer.weights, |correlation| {
         let source_len = correlation.source_len();
         let ring_len = pooling.ring_len(correlation.band());
+        let streamed = is_streamed(pooled.as_ptr(), pooled.len());
         pooled
             .par_chunks_mut(output_len)
             .zip(argmax.par_chunks_mut(output_len))
@@ -194,7 +195,7 @@ pub fn forward_max_pool(
                         pooling: &pooling,
                         ring,
                         scratch,
-                        output,
+                        output: (output, streamed),
                         argmax,
                     });
                 });
@@ -210,7 +211,8 @@ struct PooledBlock<'a, T> {
     pooling: &'a Pooling,
     ring: &'a mut [f32],
     scratch: &'a mut [f32],
-    output: &'a mut [f32],
+    /// And whether to write it past the caches.
+    output: (&'a mut [f32], bool),
     argmax: &'a mut [u8],
 }
 
@@ -255,8 +257,11 @@ impl<T: Transform> Kernel for PooledBlock<'_, T> {
                 values: self.ring,
                 rows: ring_rows,
             };
-            self.pooling
-                .pool_row(isa, ring, y, self.output, self.argmax);
+            let output = (&mut *self.output.0, self.output.1);
+            self.pooling.pool_row(isa, ring, y, output, self.argmax);
+        }
+        if self.output.1 {
+            isa.fence();
         }
     }
 }

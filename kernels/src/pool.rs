@@ -169,7 +169,7 @@ impl Kernel for MaxPlanes<'_> {
             max_row(
                 isa,
                 window,
-                y,
+                (y, false),
                 argmax.as_mut().map(|argmax| &mut argmax[part]),
             );
         }

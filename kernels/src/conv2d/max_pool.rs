@@ -88,14 +88,15 @@ impl Pooling {
         self.shape.width * LANES
     }
 
-    /// Takes row `y` of the output of every channel from the ring.
+    /// Takes row `y` of the output of every channel from the ring, past the caches if it is to be
+    /// `streamed`: see [`max_row`].
     #[inline(always)]
     pub(crate) fn pool_row<I: Isa>(
         &self,
         isa: I,
         ring: Ring<'_>,
         y: usize,
-        output: &mut [f32],
+        (output, streamed): (&mut [f32], bool),
         argmax: &mut [u8],
     ) {
         let [rows, columns] = self.axes;
@@ -121,7 +122,7 @@ impl Pooling {
                     first: inside.start,
                     columns,
                 },
-                output[target.clone()].as_chunks_mut::<LANES>().0,
+                (output[target.clone()].as_chunks_mut::<LANES>().0, streamed),
                 Some(argmax[target].as_chunks_mut::<LANES>().0),
             );
         }

@@ -17,19 +17,25 @@ pub(crate) struct WindowRows<'a> {
     pub(crate) columns: Axis,
 }
 
-/// Pools one row of one channel: `columns.output` maxima into `y`, and where `argmax` is given
-/// their places in the window. The rules are those of [`max_forward`](super::max_forward).
+/// Pools one row of one channel: `columns.output` maxima into `y`, past the caches if that is to be
+/// `streamed`, and where `argmax` is given their places in the window. The rules are those of
+/// [`max_forward`](super::max_forward). Whoever streams rows ends with a [fence](Isa::fence).
 ///
 /// # Panics
-/// If a row is shorter than the window needs.
+/// If a row is shorter than the window needs, or what is streamed is not aligned to a vector.
 #[inline(always)]
 pub(crate) fn max_row<I: Isa>(
     isa: I,
     window: WindowRows<'_>,
-    y: &mut [[f32; LANES]],
+    (y, streamed): (&mut [[f32; LANES]], bool),
     argmax: Option<&mut [[u8; LANES]]>,
 ) {
-    let mut target = Target { y, argmax };
+    assert!(!streamed || y.as_ptr().addr().is_multiple_of(size_of::<[f32; LANES]>()));
+    let mut target = Target {
+        y,
+        streamed,
+        argmax,
+    };
     let whole = window.columns.whole();
     target.fill(isa, window, 0..whole.start);
     // The sizes of the most usual windows are known to the compiler, which unrolls their loops.
@@ -44,6 +50,7 @@ pub(crate) fn max_row<I: Isa>(
 /// One row of the output.
 struct Target<'a> {
     y: &'a mut [[f32; LANES]],
+    streamed: bool,
     argmax: Option<&'a mut [[u8; LANES]]>,
 }
 
@@ -51,17 +58,22 @@ impl Target<'_> {
     /// Pools where the window stands at the outputs of a range.
     #[inline(always)]
     fn fill<I: Isa>(&mut self, isa: I, window: impl Largest, range: Range<usize>) {
+        let streamed = self.streamed;
+        let write = |y: &mut [f32; LANES], value: I::F32| {
+            // SAFETY: a vector is borrowed, and `max_row` held what is streamed to its alignment.
+            unsafe { isa.write_ptr(y.as_mut_ptr(), value, streamed) }
+        };
         let outputs = range.clone().zip(&mut self.y[range.clone()]);
         match &mut self.argmax {
             None => {
                 for (at, y) in outputs {
-                    isa.store(y, window.largest(isa, at).value);
+                    write(y, window.largest(isa, at).value);
                 }
             }
             Some(argmax) => {
                 for ((at, y), argmax) in outputs.zip(&mut argmax[range]) {
                     let best = window.largest(isa, at);
-                    isa.store(y, best.value);
+                    write(y, best.value);
                     isa.store_u8(argmax, best.place);
                 }
             }

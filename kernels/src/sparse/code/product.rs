@@ -14,7 +14,7 @@ use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::LANES;
-use crate::shared::Shared;
+use crate::shared::{Shared, is_streamed};
 use crate::sparse::correlate::{Correlation, LEAST_TASKS, Parts};
 use crate::sparse::sheets::{Sheets, TilePlace};
 
@@ -99,6 +99,7 @@ impl Product<'_> {
         argmax: &mut [u8],
     ) {
         let output_len = pooling.output_len();
+        let streamed = is_streamed(output.as_ptr(), output.len());
         output
             .par_chunks_mut(output_len)
             .zip(argmax.par_chunks_mut(output_len))
@@ -121,7 +122,7 @@ impl Product<'_> {
                             rows,
                             pooling,
                             ring,
-                            output,
+                            output: (output, streamed),
                             argmax,
                         });
                     });
@@ -343,7 +344,8 @@ struct PooledSheet<'a> {
     rows: Rows<'a>,
     pooling: &'a Pooling,
     ring: &'a mut [f32],
-    output: &'a mut [f32],
+    /// And whether to write it past the caches.
+    output: (&'a mut [f32], bool),
     argmax: &'a mut [u8],
 }
 
@@ -380,8 +382,11 @@ impl Kernel for PooledSheet<'_> {
                 values: self.ring,
                 rows: ring_rows,
             };
-            self.pooling
-                .pool_row(isa, ring, y, self.output, self.argmax);
+            let output = (&mut *self.output.0, self.output.1);
+            self.pooling.pool_row(isa, ring, y, output, self.argmax);
+        }
+        if self.output.1 {
+            isa.fence();
         }
     }
 }
