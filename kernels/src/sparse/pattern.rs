@@ -9,13 +9,15 @@ use crate::gemm::scratch::with_scratch;
 use crate::lanes::check;
 use crate::window::Window;
 
-/// The positions of a kernel that are owned, and the two orders in which the kernels meet them.
+/// The positions of a kernel that are owned, and the orders in which the kernels meet them.
 ///
 /// The values of a pattern stand by their positions in the whole kernel, lowest first;
 /// [`gather`](Self::gather) and [`scatter`](Self::scatter) bring them from and to it. The orders in which
 /// the kernels meet them depend on the instruction set, and each call brings the values into its own.
 ///
-/// Memory: 20 bytes for each position, and 8 for each pair of a channel and a chunk of the other side.
+/// Memory: 4 bytes for each position, and for each of the three passes, once it was asked for, 8 by lists
+/// or some 14 by generated code (the gradient of the values has both), besides 8 bytes for each pair of a
+/// channel and a chunk of the other side.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     /// Of the whole kernel, `[kernel height, kernel width, inputs, outputs]`.

@@ -30,8 +30,8 @@ pub(super) struct Place {
 }
 
 /// The bytes of a vector, and of a float.
-const VECTOR: i32 = 64;
-const FLOAT: i32 = 4;
+pub(super) const VECTOR: i32 = 64;
+pub(super) const FLOAT: i32 = 4;
 
 /// Whether a place so far behind a base is told in one byte, in units of an operand.
 fn is_near(offset: i32, unit: i32) -> bool {

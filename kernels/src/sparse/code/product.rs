@@ -52,7 +52,11 @@ impl Product<'_> {
             1 => chunks,
             _ => parts.sources / program.chunk,
         };
-        let pieces = (program.code_len / parts.count).div_ceil(MOST_CODE);
+        // Where there are few pixels, results are shared out besides.
+        let pixels = sheets.count * rows * columns;
+        let pieces = (program.code_len / parts.count)
+            .div_ceil(MOST_CODE)
+            .max(LEAST_TASKS.div_ceil(parts.count * pixels));
         let groups = program.groups().div_ceil(pieces.clamp(1, program.groups()));
         let pieces = program.groups().div_ceil(groups);
         let wanted = LEAST_TASKS.div_ceil(parts.count * pieces * sheets.count);

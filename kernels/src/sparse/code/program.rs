@@ -5,10 +5,13 @@
 //! the group that want it, and each weight is an operand in memory. Code that does not fit the
 //! first-level cache comes from the second-level one, ahead of its execution, for nothing in it branches.
 
+use std::mem::offset_of;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::assembler::{Assembler, Place, Register, Vector, is_near_float, is_near_vector};
+use super::assembler::{
+    Assembler, FLOAT, Place, Register, VECTOR, Vector, is_near_float, is_near_vector,
+};
 use super::memory::Code;
 use crate::dispatch::InstructionSet;
 use crate::lanes::LANES;
@@ -185,29 +188,31 @@ impl SegmentShape {
         let sums = || (0..self.results.len() as u8).map(Vector);
         let sum_place = |sum: Vector| Place {
             base: SUMS,
-            offset: i32::from(sum.0) * (LANES * size_of::<f32>()) as i32,
+            offset: i32::from(sum.0) * VECTOR,
         };
-        let from_frame = |index: usize| Place {
+        let in_frame = |offset: usize| Place {
             base: FRAME,
-            offset: (index * size_of::<*const f32>()) as i32,
+            offset: offset as i32,
         };
-        assembler.align(LANES * size_of::<f32>());
+        let sums_in_frame = in_frame(offset_of!(Frame, sums));
+        assembler.align(VECTOR as usize);
         let onward = assembler.len() as u32;
-        assembler.load_register(SUMS, from_frame(MOST_ROWS + 1));
+        assembler.load_register(SUMS, sums_in_frame);
         for sum in sums() {
             assembler.load(sum, sum_place(sum));
         }
         let to_products = assembler.jump();
         let from_zero = assembler.len() as u32;
-        assembler.load_register(SUMS, from_frame(MOST_ROWS + 1));
+        assembler.load_register(SUMS, sums_in_frame);
         for sum in sums() {
             assembler.clear(sum);
         }
         assembler.land(to_products);
         for (at, &row) in ROWS.iter().enumerate().take(self.kernel[0]) {
-            assembler.load_register(row, from_frame(at));
+            let place = offset_of!(Frame, rows) + at * size_of::<*const f32>();
+            assembler.load_register(row, in_frame(place));
         }
-        assembler.load_register(VALUES, from_frame(MOST_ROWS));
+        assembler.load_register(VALUES, in_frame(offset_of!(Frame, values)));
         self.products(assembler, weights);
         for sum in sums() {
             assembler.store(sum, sum_place(sum));
@@ -221,10 +226,9 @@ impl SegmentShape {
     }
 
     fn products(&self, assembler: &mut Assembler, weights: &[Entry]) {
-        let vector_len = (LANES * size_of::<f32>()) as i32;
         // How far the pointers have moved.
         let mut row_moves = [0; MOST_ROWS];
-        let mut value_move = (NEAR * size_of::<f32>()) as i32;
+        let mut value_move = NEAR as i32 * FLOAT;
         let mut value = 0;
         let mut turn = 0;
         let is_same = |a: &Entry, b: &Entry| (a.source, a.tap) == (b.source, b.tap);
@@ -235,9 +239,9 @@ impl SegmentShape {
             let place = place as i32 - (self.first_source + NEAR) as i32;
             let base = ROWS[row];
             // Channels of one column follow one another, and so may the pointer.
-            let mut offset = place * vector_len - row_moves[row];
+            let mut offset = place * VECTOR - row_moves[row];
             if self.kernel[1] == 1 && !is_near_vector(offset) {
-                let step = offset + NEAR as i32 * vector_len;
+                let step = offset + NEAR as i32 * VECTOR;
                 assembler.add(base, step);
                 row_moves[row] += step;
                 offset -= step;
@@ -247,7 +251,7 @@ impl SegmentShape {
             assembler.load(x, Place { base, offset });
             for weight in sharing {
                 if !is_near_float(value - value_move) {
-                    let step = (2 * NEAR * size_of::<f32>()) as i32;
+                    let step = 2 * NEAR as i32 * FLOAT;
                     assembler.add(VALUES, step);
                     value_move += step;
                 }
@@ -257,7 +261,7 @@ impl SegmentShape {
                     offset: value - value_move,
                 };
                 assembler.multiply_add_float(sum, x, place);
-                value += size_of::<f32>() as i32;
+                value += FLOAT;
             }
         }
     }

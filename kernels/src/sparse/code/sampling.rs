@@ -4,10 +4,11 @@
 //! through the pixels of a tile. Of each pixel it loads the gradient once for all weights of a channel of
 //! the result; what that is multiplied with is an operand in memory, in the packed chunk.
 
+use std::mem::offset_of;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::assembler::{Assembler, Place, Register, Vector};
+use super::assembler::{Assembler, FLOAT, Place, Register, VECTOR, Vector};
 use super::memory::Code;
 use crate::dispatch::InstructionSet;
 use crate::isa::Isa;
@@ -32,9 +33,6 @@ struct Frame {
     columns: usize,
 }
 
-/// Bytes of a vector.
-const VECTOR: i32 = (LANES * size_of::<f32>()) as i32;
-
 /// Vectors that a displacement of one byte tells apart.
 const NEAR: i32 = 256;
 
@@ -45,7 +43,7 @@ const ROWS: Register = Register::Rdx;
 /// Where the row of the tile begins, in the chunk and in the gradient.
 const X_ROW: Register = Register::Rsi;
 const GRAD_ROW: Register = Register::R8;
-/// The pixel in the gradient, and in the chunk for offsets in three ranges.
+/// The pixel in the gradient, and in the chunk in two ranges of offsets.
 const GRAD: Register = Register::R9;
 const X: [Register; 2] = [Register::R10, Register::R11];
 
@@ -93,7 +91,7 @@ pub(in crate::sparse) struct Tile<'a> {
     pub(in crate::sparse) x: &'a [f32],
     /// The gradient, from the first pixel of the tile in a block of results on.
     pub(in crate::sparse) grad: &'a [f32],
-    /// Rows and columns that count.
+    /// Rows and columns that count, one at least of each.
     pub(in crate::sparse) len: [usize; 2],
 }
 
@@ -208,7 +206,7 @@ fn assemble(
     weight: usize,
     slots: &[usize],
 ) {
-    let bytes = |floats: usize| (floats * size_of::<f32>()) as i32;
+    let bytes = |floats: usize| floats as i32 * FLOAT;
     let in_frame = |offset: usize| Place {
         base: FRAME,
         offset: offset as i32,
@@ -217,16 +215,16 @@ fn assemble(
     for sum in 0..slots.len() as u8 {
         assembler.clear(Vector(sum));
     }
-    assembler.load_register(X_ROW, in_frame(std::mem::offset_of!(Frame, x)));
-    assembler.load_register(GRAD_ROW, in_frame(std::mem::offset_of!(Frame, grad)));
-    assembler.load_register(ROWS, in_frame(std::mem::offset_of!(Frame, rows)));
+    assembler.load_register(X_ROW, in_frame(offset_of!(Frame, x)));
+    assembler.load_register(GRAD_ROW, in_frame(offset_of!(Frame, grad)));
+    assembler.load_register(ROWS, in_frame(offset_of!(Frame, rows)));
     let row = assembler.len();
     for (at, &x) in X.iter().enumerate() {
         assembler.copy(x, X_ROW);
         assembler.add(x, (at as i32 * NEAR + NEAR / 2) * VECTOR);
     }
     assembler.copy(GRAD, GRAD_ROW);
-    assembler.load_register(COLUMNS, in_frame(std::mem::offset_of!(Frame, columns)));
+    assembler.load_register(COLUMNS, in_frame(offset_of!(Frame, columns)));
     let column = assembler.len();
     let mut sum = 0;
     let mut turn = 0;
@@ -257,7 +255,7 @@ fn assemble(
     assembler.add(X_ROW, reach.packed[1] as i32 * VECTOR);
     assembler.add(GRAD_ROW, bytes(strides.row));
     assembler.count_down(ROWS, row);
-    assembler.load_register(SUMS, in_frame(std::mem::offset_of!(Frame, sums)));
+    assembler.load_register(SUMS, in_frame(offset_of!(Frame, sums)));
     for missing in slots.len()..slots.len().next_multiple_of(TOGETHER) {
         assembler.clear(Vector(missing as u8));
     }
