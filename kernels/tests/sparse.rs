@@ -291,8 +291,17 @@ fn convolutions_match_naive() {
 /// A convolution with pooling is the convolution, then pooling of what it gave.
 #[test]
 fn pooling_behind_a_convolution_changes_nothing_else() {
-    let pool = window([2, 2], [1, 1], Padding::Valid);
-    for &set in dispatch::all() {
+    let pools = [
+        window([2, 2], [1, 1], Padding::Valid),
+        // Between whose windows there are rows that none of them reaches.
+        window([2, 3], [3, 2], Padding::Same),
+    ];
+    for (&set, pool) in dispatch::all()
+        .iter()
+        .flat_map(|set| pools.map(|pool| (set, pool)))
+    {
+        let [pooled_height, pooled_width] = pool.output([6, 9]);
+        let pooled_features = 5 * pooled_height * pooled_width;
         // More blocks than are pooled at a time.
         for images in [3, 70] {
             let shape = Conv2dShape {
@@ -322,7 +331,7 @@ fn pooling_behind_a_convolution_changes_nothing_else() {
                 width: 9,
                 window: pool,
             };
-            let pooled_len = lanes_len(images, 5 * 5 * 8);
+            let pooled_len = lanes_len(images, pooled_features);
             let (mut expected, mut expected_places) =
                 (vec![f32::NAN; pooled_len], vec![9; pooled_len]);
             let places = Some(&mut expected_places[..]);
@@ -332,7 +341,7 @@ fn pooling_behind_a_convolution_changes_nothing_else() {
             sparse::conv2d::forward_max_pool(set, operands, layer, pool, &x, &mut y, &mut argmax);
             assert_eq!((&y, &argmax), (&expected, &expected_places));
 
-            let grad = packed(set, images, &noise(4, images * 5 * 5 * 8), 0.0);
+            let grad = packed(set, images, &noise(4, images * pooled_features), 0.0);
             let mut unpooled = vec![f32::NAN; plain.len()];
             taskweave_kernels::pool::max_backward(set, &pooling, &argmax, &grad, &mut unpooled);
             let mut expected_x = vec![f32::NAN; x.len()];

@@ -23,12 +23,12 @@ pub(super) enum Way {
 impl Products {
     /// Code where the machine runs it, lists elsewhere.
     pub(super) fn new(set: InstructionSet, outline: Outline, entries: Vec<Entry>) -> Self {
-        match Program::new(set, &outline, entries.clone()) {
-            Some(program) => Self {
+        match Program::new(set, &outline, entries) {
+            Ok(program) => Self {
                 outline,
                 way: Way::Code(program),
             },
-            None => Self::by_lists(outline, entries),
+            Err(entries) => Self::by_lists(outline, entries),
         }
     }
 

@@ -78,13 +78,16 @@ pub(super) struct Segment {
 }
 
 impl Program {
-    /// Compiles the products of weights. There are none for other instruction sets than AVX-512, for
-    /// windows that move by more than a pixel or have too many rows, and where nothing may be executed.
+    /// Compiles the products of weights.
+    ///
+    /// # Errors
+    /// Gives the weights back, in any order, on other instruction sets than AVX-512, for windows that move
+    /// by more than a pixel or have too many rows, and where nothing may be executed.
     pub(in crate::sparse) fn new(
         set: InstructionSet,
         outline: &Outline,
         mut entries: Vec<Entry>,
-    ) -> Option<Self> {
+    ) -> Result<Self, Vec<Entry>> {
         let Outline {
             results,
             sources,
@@ -93,12 +96,11 @@ impl Program {
         } = *outline;
         let kernel = reach.kernel();
         let [height, width] = kernel;
-        if [reach.stride, reach.dilation] != [[1, 1]; 2] {
-            return None;
-        }
-        let reached = i32::try_from(sources.checked_mul(width)? * LANES * size_of::<f32>());
-        if !set.is_avx512() || height > MOST_ROWS || results == 0 || reached.is_err() {
-            return None;
+        let is_plain = [reach.stride, reach.dilation] == [[1, 1]; 2];
+        let reached = sources.saturating_mul(width * LANES * size_of::<f32>());
+        let is_near = i32::try_from(reached).is_ok();
+        if !set.is_avx512() || !is_plain || !is_near || height > MOST_ROWS || results == 0 {
+            return Err(entries);
         }
         let group = results.div_ceil(results.div_ceil(MOST_RESULTS));
         let chunk = Self::chunk(outline);
@@ -128,9 +130,12 @@ impl Program {
             }
         }
         let bytes = assembler.into_bytes();
-        u32::try_from(bytes.len()).ok()?;
-        Some(Self {
-            code: Arc::new(Code::new(&bytes).ok()?),
+        let code = match Code::new(&bytes) {
+            Ok(code) if u32::try_from(bytes.len()).is_ok() => code,
+            _ => return Err(entries),
+        };
+        Ok(Self {
+            code: Arc::new(code),
             code_len: bytes.len(),
             order: Order::new(entries.iter().map(|entry| entry.value).collect()),
             results,
