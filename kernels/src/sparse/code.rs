@@ -9,6 +9,7 @@
 
 mod assembler;
 mod memory;
+mod pooled;
 mod product;
 mod program;
 mod sampling;

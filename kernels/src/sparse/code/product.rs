@@ -6,15 +6,12 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::program::{Frame, MOST_ROWS, NEAR, Program};
-use crate::conv2d::{Pooling, Ring};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::LANES;
-use crate::shared::{Shared, is_streamed};
+use crate::shared::Shared;
 use crate::sparse::correlate::{Correlation, LEAST_TASKS, Parts};
 use crate::sparse::sheets::{Sheets, TilePlace};
 
@@ -93,47 +90,6 @@ impl Product<'_> {
             .for_each(parts.count * pieces * places, task);
     }
 
-    /// Computes the largest value in each window over every sheet of the result, which itself is never
-    /// stored, and its place: see [`conv2d::forward_max_pool`](crate::conv2d::forward_max_pool).
-    pub(in crate::sparse) fn run_pooled(
-        &self,
-        set: InstructionSet,
-        pooling: &Pooling,
-        output: &mut [f32],
-        argmax: &mut [u8],
-    ) {
-        let output_len = pooling.output_len();
-        let streamed = is_streamed(output.as_ptr(), output.len());
-        output
-            .par_chunks_mut(output_len)
-            .zip(argmax.par_chunks_mut(output_len))
-            .enumerate()
-            .with_max_len(1)
-            .for_each(|(sheet, (output, argmax))| {
-                let task = Task {
-                    product: self,
-                    tile: TilePlace {
-                        sheet,
-                        first: [0, 0],
-                        len: self.correlation.result_sheets.size,
-                    },
-                    chunks: 0..self.program.chunks(),
-                    groups: 0..self.program.groups(),
-                };
-                with_scratch(pooling.ring_len(1), |ring| {
-                    task.with_rows(|rows| {
-                        set.run(PooledSheet {
-                            rows,
-                            pooling,
-                            ring,
-                            output: (output, streamed),
-                            argmax,
-                        });
-                    });
-                });
-            });
-    }
-
     /// Columns of a band whose packed rows the second-level cache holds.
     fn packed_columns(&self, columns: usize) -> usize {
         let [height, width] = self.program.kernel;
@@ -144,16 +100,16 @@ impl Product<'_> {
 }
 
 /// Some chunks and groups, on a tile of the result.
-struct Task<'a> {
-    product: &'a Product<'a>,
-    tile: TilePlace,
-    chunks: Range<usize>,
-    groups: Range<usize>,
+pub(super) struct Task<'a> {
+    pub(super) product: &'a Product<'a>,
+    pub(super) tile: TilePlace,
+    pub(super) chunks: Range<usize>,
+    pub(super) groups: Range<usize>,
 }
 
 impl<'a> Task<'a> {
     /// Calls `code` with the memory for its rows.
-    fn with_rows(self, code: impl FnOnce(Rows<'_>)) {
+    pub(super) fn with_rows(self, code: impl FnOnce(Rows<'_>)) {
         let packed_len = self.packed_len();
         with_scratch(packed_len + self.sums_len(), |scratch| {
             let (packed, sums) = scratch.split_at_mut(packed_len);
@@ -193,11 +149,11 @@ impl<'a> Task<'a> {
 }
 
 /// Where the results of a row go.
-struct Target<'a> {
-    start: *mut f32,
-    sheets: &'a Sheets,
-    sheet: usize,
-    row: usize,
+pub(super) struct Target<'a> {
+    pub(super) start: *mut f32,
+    pub(super) sheets: &'a Sheets,
+    pub(super) sheet: usize,
+    pub(super) row: usize,
 }
 
 impl Target<'_> {
@@ -210,8 +166,8 @@ impl Target<'_> {
 }
 
 /// A task, and its memory.
-struct Rows<'a> {
-    task: Task<'a>,
+pub(super) struct Rows<'a> {
+    pub(super) task: Task<'a>,
     /// A ring of rows.
     packed: &'a mut [f32],
     sums: &'a mut [f32],
@@ -258,7 +214,7 @@ impl Rows<'_> {
     /// Of each of the task's results every column of the tile is valid for writing in the target, and
     /// for reading if it is rectified; if it is streamed, it is aligned.
     #[inline(always)]
-    unsafe fn compute<I: Isa>(&mut self, isa: I, row: usize, target: &Target<'_>) {
+    pub(super) unsafe fn compute<I: Isa>(&mut self, isa: I, row: usize, target: &Target<'_>) {
         let (starts, pixel) = self.starts(isa, row);
         let task = &self.task;
         let Product {
@@ -338,58 +294,6 @@ impl Kernel for Whole<'_> {
             unsafe { self.rows.compute(isa, row, &target) };
         }
         if product.streamed {
-            isa.fence();
-        }
-    }
-}
-
-/// A sheet whose result is pooled.
-struct PooledSheet<'a> {
-    rows: Rows<'a>,
-    pooling: &'a Pooling,
-    ring: &'a mut [f32],
-    /// And whether to write it past the caches.
-    output: (&'a mut [f32], bool),
-    argmax: &'a mut [u8],
-}
-
-impl Kernel for PooledSheet<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
-        let [axis, _] = self.pooling.axes;
-        let ring_rows = self.pooling.ring_rows(1);
-        let correlation = self.rows.task.product.correlation;
-        let columns = correlation.result_sheets.size[1];
-        let results = correlation.products.outline.results;
-        let sheets = Sheets::of_images(1, results, [ring_rows, columns]);
-        assert!(sheets.end(results) <= self.ring.len());
-        let mut next = 0;
-        for y in 0..axis.output {
-            let inside = axis.inside(y);
-            let start = y * axis.stride + inside.start - axis.before;
-            let end = y * axis.stride + inside.end - axis.before;
-            // Rows that no window reaches are left out.
-            for row in next.max(start)..end {
-                let target = Target {
-                    start: self.ring.as_mut_ptr(),
-                    sheets: &sheets,
-                    sheet: 0,
-                    row: row % ring_rows,
-                };
-                // SAFETY: the ring has a row of every channel at each of its places.
-                unsafe { self.rows.compute(isa, row, &target) };
-                next = row + 1;
-            }
-            let ring = Ring {
-                values: self.ring,
-                rows: ring_rows,
-            };
-            let output = (&mut *self.output.0, self.output.1);
-            self.pooling.pool_row(isa, ring, y, output, self.argmax);
-        }
-        if self.output.1 {
             isa.fence();
         }
     }

@@ -1,0 +1,106 @@
+//! Max pooling behind a product by code, while its rows are still in the cache.
+
+use rayon::prelude::*;
+
+use super::product::{Product, Rows, Target, Task};
+use crate::conv2d::{Pooling, Ring};
+use crate::dispatch::{InstructionSet, Kernel};
+use crate::gemm::scratch::with_scratch;
+use crate::isa::Isa;
+use crate::shared::is_streamed;
+use crate::sparse::sheets::{Sheets, TilePlace};
+
+impl Product<'_> {
+    /// Computes the largest value in each window over every sheet of the result, which itself is never
+    /// stored, and its place: see [`conv2d::forward_max_pool`](crate::conv2d::forward_max_pool).
+    pub(in crate::sparse) fn run_pooled(
+        &self,
+        set: InstructionSet,
+        pooling: &Pooling,
+        output: &mut [f32],
+        argmax: &mut [u8],
+    ) {
+        let output_len = pooling.output_len();
+        let streamed = is_streamed(output.as_ptr(), output.len());
+        output
+            .par_chunks_mut(output_len)
+            .zip(argmax.par_chunks_mut(output_len))
+            .enumerate()
+            .with_max_len(1)
+            .for_each(|(sheet, (output, argmax))| {
+                let task = Task {
+                    product: self,
+                    tile: TilePlace {
+                        sheet,
+                        first: [0, 0],
+                        len: self.correlation.result_sheets.size,
+                    },
+                    chunks: 0..self.program.chunks(),
+                    groups: 0..self.program.groups(),
+                };
+                with_scratch(pooling.ring_len(1), |ring| {
+                    task.with_rows(|rows| {
+                        set.run(PooledSheet {
+                            rows,
+                            pooling,
+                            ring,
+                            output: (output, streamed),
+                            argmax,
+                        });
+                    });
+                });
+            });
+    }
+}
+
+/// A sheet whose result is pooled.
+struct PooledSheet<'a> {
+    rows: Rows<'a>,
+    pooling: &'a Pooling,
+    ring: &'a mut [f32],
+    /// And whether to write it past the caches.
+    output: (&'a mut [f32], bool),
+    argmax: &'a mut [u8],
+}
+
+impl Kernel for PooledSheet<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let [axis, _] = self.pooling.axes;
+        let ring_rows = self.pooling.ring_rows(1);
+        let correlation = self.rows.task.product.correlation;
+        let columns = correlation.result_sheets.size[1];
+        let results = correlation.products.outline.results;
+        let sheets = Sheets::of_images(1, results, [ring_rows, columns]);
+        assert!(sheets.end(results) <= self.ring.len());
+        let mut next = 0;
+        for y in 0..axis.output {
+            let inside = axis.inside(y);
+            let start = y * axis.stride + inside.start - axis.before;
+            let end = y * axis.stride + inside.end - axis.before;
+            // Rows that no window reaches are left out.
+            for row in next.max(start)..end {
+                let target = Target {
+                    start: self.ring.as_mut_ptr(),
+                    sheets: &sheets,
+                    sheet: 0,
+                    row: row % ring_rows,
+                };
+                // SAFETY: the ring has a row of every channel at each of its places.
+                unsafe { self.rows.compute(isa, row, &target) };
+                next = row + 1;
+            }
+            let ring = Ring {
+                values: self.ring,
+                rows: ring_rows,
+            };
+            let output = (&mut *self.output.0, self.output.1);
+            self.pooling.pool_row(isa, ring, y, output, self.argmax);
+        }
+        if self.output.1 {
+            isa.fence();
+        }
+    }
+}
