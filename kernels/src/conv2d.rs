@@ -179,27 +179,21 @@ pub fn forward_max_pool(
     with_correlation::<F4, _>(set, by, Direction::Forward, layer.weights, |correlation| {
         let source_len = correlation.source_len();
         let ring_len = pooling.ring_len(correlation.band());
-        let streamed = is_streamed(pooled.as_ptr(), pooled.len());
-        pooled
-            .par_chunks_mut(output_len)
-            .zip(argmax.par_chunks_mut(output_len))
-            .enumerate()
-            .with_max_len(1)
-            .for_each(|(block, (output, argmax))| {
-                with_scratch(ring_len + correlation.scratch_len(), |scratch| {
-                    let (ring, scratch) = scratch.split_at_mut(ring_len);
-                    set.run(PooledBlock {
-                        correlation,
-                        source: &x[block * source_len..][..source_len],
-                        epilogue: Epilogue::of(&layer),
-                        pooling: &pooling,
-                        ring,
-                        scratch,
-                        output: (output, streamed),
-                        argmax,
-                    });
+        pooling.for_each_block(pooled, argmax, |block, output, argmax| {
+            with_scratch(ring_len + correlation.scratch_len(), |scratch| {
+                let (ring, scratch) = scratch.split_at_mut(ring_len);
+                set.run(PooledBlock {
+                    correlation,
+                    source: &x[block * source_len..][..source_len],
+                    epilogue: Epilogue::of(&layer),
+                    pooling: &pooling,
+                    ring,
+                    scratch,
+                    output,
+                    argmax,
                 });
             });
+        });
     });
 }
 
@@ -221,16 +215,10 @@ impl<T: Transform> Kernel for PooledBlock<'_, T> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let [rows, _] = self.pooling.axes;
         let band = self.correlation.band();
         let (ring_rows, row_len) = (self.pooling.ring_rows(band), self.pooling.row_len());
-        let mut next = 0;
-        for y in 0..rows.output {
-            let inside = rows.inside(y);
-            let start = (y * rows.stride + inside.start - rows.before) / band;
-            let end = (y * rows.stride + inside.end - rows.before).div_ceil(band);
-            // Bands that no window reaches are left out.
-            for index in next.max(start)..end {
+        for (y, bands) in self.pooling.rows(band) {
+            for index in bands {
                 let first = index * band;
                 let place = self.ring[first % ring_rows * row_len..].as_mut_ptr();
                 let target = PlaneTarget {
@@ -251,7 +239,6 @@ impl<T: Transform> Kernel for PooledBlock<'_, T> {
                         self.scratch,
                     );
                 }
-                next = index + 1;
             }
             let ring = Ring {
                 values: self.ring,

@@ -4,12 +4,16 @@
 //! its last one is there. So the activation before pooling is never stored: what the backward pass
 //! needs of it is one byte per output, the place within the window that was largest.
 
+use std::ops::Range;
+
+use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::Conv2dShape;
 use crate::isa::Isa;
 use crate::lanes::LANES;
 use crate::pool::{MAX_PLACES, MaxGradient, PoolShape, WindowRows, max_row, unpool_block};
+use crate::shared::is_streamed;
 use crate::window::{Axis, Window};
 
 /// How pooling follows a convolution.
@@ -86,6 +90,39 @@ impl Pooling {
     /// Floats of a row before pooling.
     pub(super) fn row_len(&self) -> usize {
         self.shape.width * LANES
+    }
+
+    /// Every row of the output with the bands of so many rows before pooling that are still to be
+    /// computed for it; those that no window reaches are left out.
+    pub(crate) fn rows(&self, band: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let rows = self.axes[0];
+        let mut next = 0;
+        (0..rows.output).map(move |y| {
+            let inside = rows.inside(y);
+            let start = (y * rows.stride + inside.start - rows.before) / band;
+            let end = (y * rows.stride + inside.end - rows.before).div_ceil(band);
+            let bands = next.max(start)..end;
+            next = next.max(end);
+            (y, bands)
+        })
+    }
+
+    /// Calls `task` for each block of the output, in parallel, with its number, its values, whether to
+    /// write them past the caches, and their places.
+    pub(crate) fn for_each_block(
+        &self,
+        output: &mut [f32],
+        argmax: &mut [u8],
+        task: impl Fn(usize, (&mut [f32], bool), &mut [u8]) + Send + Sync,
+    ) {
+        let streamed = is_streamed(output.as_ptr(), output.len());
+        let output_len = self.output_len();
+        output
+            .par_chunks_mut(output_len)
+            .zip(argmax.par_chunks_mut(output_len))
+            .enumerate()
+            .with_max_len(1)
+            .for_each(|(block, (output, argmax))| task(block, (output, streamed), argmax));
     }
 
     /// Takes row `y` of the output of every channel from the ring, past the caches if it is to be

@@ -53,36 +53,31 @@ pub fn forward(
     x: &[f32],
     y: &mut [f32],
 ) {
-    check_pattern(pattern, shape);
-    check(
-        "x",
-        x.len(),
-        lanes_len(shape.images, shape.input_features()),
-    );
-    check("values", layer.weights.len(), pattern.len());
-    check(
-        "y",
-        y.len(),
-        lanes_len(shape.images, shape.output_features()),
-    );
-    if let Some(bias) = layer.bias {
-        check("bias", bias.len(), shape.outputs);
-    }
+    let output_len = lanes_len(shape.images, shape.output_features());
+    check("y", y.len(), output_len);
     with_forward(pattern, shape, layer, x, |product| product.run(set, y));
 }
 
-/// Calls `code` with the product of a pass forward.
+/// Calls `code` with the product of a pass forward, whose operands it holds to the shape.
+#[track_caller]
 fn with_forward(
     pattern: &Pattern,
     shape: &Conv2dShape,
     layer: Affine<'_>,
     x: &[f32],
-    code: impl FnOnce(&Correlation<'_>),
+    code: impl FnOnce(Correlation<'_>),
 ) {
+    check_pattern(pattern, shape);
+    let input_len = lanes_len(shape.images, shape.input_features());
+    check("x", x.len(), input_len);
+    check("values", layer.weights.len(), pattern.len());
+    if let Some(bias) = layer.bias {
+        check("bias", bias.len(), shape.outputs);
+    }
     let axes = shape.window.axes([shape.height, shape.width]);
     let products = pattern.forward();
     products.order().with_ordered(layer.weights, |values| {
-        code(&Correlation {
+        code(Correlation {
             products,
             values,
             bias: layer.bias,
@@ -242,33 +237,28 @@ pub fn forward_max_pool(
 ) {
     let [height, width] = window.output(shape.output());
     let features = shape.outputs * height * width;
-    check(
-        "x",
-        x.len(),
-        lanes_len(shape.images, shape.input_features()),
-    );
     check("y", y.len(), lanes_len(shape.images, features));
     check("argmax", argmax.len(), y.len());
-    check("values", layer.weights.len(), pattern.len());
-    check_pattern(pattern, shape);
-    let mut is_done = false;
     with_forward(pattern, shape, layer, x, |product| {
-        let pooling = Pooling::new(shape, window);
-        is_done = product.run_pooled(set, &pooling, y, argmax);
+        if product.run_pooled(set, &Pooling::new(shape, window), y, argmax) {
+            return;
+        }
+        for (images, blocks) in parts(shape.images) {
+            let shape = Conv2dShape { images, ..*shape };
+            let part = Correlation {
+                source: &x[of_blocks(&blocks, shape.input_features())],
+                sheets: input_sheets(&shape),
+                result_sheets: output_sheets(&shape),
+                ..product
+            };
+            let place = of_blocks(&blocks, features);
+            let (y, argmax) = (&mut y[place.clone()], &mut argmax[place]);
+            with_scratch(lanes_len(images, shape.output_features()), |sums| {
+                part.run(set, sums);
+                pool::max_forward(set, &pooling(&shape, window), sums, y, Some(argmax));
+            });
+        }
     });
-    if is_done {
-        return;
-    }
-    for (images, blocks) in parts(shape.images) {
-        let shape = Conv2dShape { images, ..*shape };
-        let x = &x[of_blocks(&blocks, shape.input_features())];
-        let place = of_blocks(&blocks, features);
-        let (y, argmax) = (&mut y[place.clone()], &mut argmax[place]);
-        with_scratch(lanes_len(images, shape.output_features()), |sums| {
-            forward(set, pattern, &shape, layer, x, sums);
-            pool::max_forward(set, &pooling(&shape, window), sums, y, Some(argmax));
-        });
-    }
 }
 
 /// The input of a pass back, in lanes, and where its gradient goes.

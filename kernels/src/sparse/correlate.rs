@@ -29,6 +29,7 @@ const LEAST_TERMS: usize = 2048;
 const MANY_PIXELS: usize = 512;
 
 /// `activation(source ⋆ weights + bias)`.
+#[derive(Clone, Copy)]
 pub(super) struct Correlation<'a> {
     pub(super) products: &'a Products,
     /// In the order of the products.

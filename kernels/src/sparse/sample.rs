@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use std::ops::Range;
 
-use super::code::{TOGETHER, Tile};
+use super::code::{Sampler, TOGETHER, Tile};
 use super::index::{BLOCK, run_tile};
 use super::lists::row_step;
 use super::products::Samples;
@@ -58,13 +58,13 @@ impl Sampling<'_> {
             }
             return;
         }
-        let last = [rows - 1, columns - 1];
-        let reach = sheets.place(sheets.count - 1, outline.results - 1, last) + LANES;
+        let reach = sheets.end(outline.results);
         assert!(
             reach <= self.grad.len(),
             "{} floats of {reach}",
             self.grad.len()
         );
+        let sampler = self.samples.sampler(sheets.strides());
         let len = grad_values.len();
         let parts = TASKS.min(MOST_PARTS / len.max(1)).clamp(1, sheets.count);
         let part_sheets = sheets.count.div_ceil(parts);
@@ -94,6 +94,7 @@ impl Sampling<'_> {
                 let (packed, own) = scratch.split_at_mut(outline.packed_len());
                 set.run(Task {
                     sampling: self,
+                    sampler,
                     sheets: first..sheets.count.min(first + part_sheets),
                     results,
                     chunks,
@@ -131,6 +132,8 @@ impl Sampling<'_> {
 /// Some chunks of some channels of the result, over some sheets.
 struct Task<'a> {
     sampling: &'a Sampling<'a>,
+    /// Code, if there is any.
+    sampler: Option<&'a Sampler>,
     sheets: Range<usize>,
     results: Range<usize>,
     chunks: Range<usize>,
@@ -180,7 +183,7 @@ impl TileKernel for Task<'_> {
         self.sums.fill(0.0);
         let [down, across] = grad_sheets.tiles(reach);
         let tiles = self.sheets.start * down * across..self.sheets.end * down * across;
-        let sampler = samples.sampler(grad_sheets.strides());
+        let sampler = self.sampler;
         // Of features, what one chunk wants of all tiles stays near, weights and sums among it; of images,
         // what all chunks want of one tile.
         let by_chunk = sheets.has_features;

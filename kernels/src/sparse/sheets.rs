@@ -83,23 +83,33 @@ impl Sheets {
         tile: &TilePlace,
         channel: usize,
     ) {
-        let first = start.wrapping_add(self.place(tile.sheet, channel, tile.first));
-        for row in 0..tile.len[0] {
-            for column in 0..tile.len[1] {
-                isa.prefetch(first.wrapping_add(row * self.row + column * self.pixel));
-            }
+        for pixel in self.pixels(start, tile, channel) {
+            isa.prefetch(pixel);
         }
     }
 
     /// The same, but no further than into the second-level cache.
     #[inline(always)]
     pub(super) fn ask<I: Isa>(&self, isa: I, start: *const f32, tile: &TilePlace, channel: usize) {
-        let first = start.wrapping_add(self.place(tile.sheet, channel, tile.first));
-        for row in 0..tile.len[0] {
-            for column in 0..tile.len[1] {
-                isa.prefetch_to_l2(first.wrapping_add(row * self.row + column * self.pixel));
-            }
+        for pixel in self.pixels(start, tile, channel) {
+            isa.prefetch_to_l2(pixel);
         }
+    }
+
+    /// Where the pixels of a tile in one channel lie.
+    #[inline(always)]
+    fn pixels(
+        &self,
+        start: *const f32,
+        tile: &TilePlace,
+        channel: usize,
+    ) -> impl Iterator<Item = *const f32> {
+        let first = start.wrapping_add(self.place(tile.sheet, channel, tile.first));
+        let ([rows, columns], [row, pixel]) = (tile.len, [self.row, self.pixel]);
+        (0..rows).flat_map(move |at| {
+            let first = first.wrapping_add(at * row);
+            (0..columns).map(move |at| first.wrapping_add(at * pixel))
+        })
     }
 
     /// Floats from one row to the next.

@@ -1,13 +1,10 @@
 //! Max pooling behind a product by code, while its rows are still in the cache.
 
-use rayon::prelude::*;
-
 use super::product::{Product, Rows, Target, Task};
 use crate::conv2d::{Pooling, Ring};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
-use crate::shared::is_streamed;
 use crate::sparse::sheets::{Sheets, TilePlace};
 
 impl Product<'_> {
@@ -20,36 +17,29 @@ impl Product<'_> {
         output: &mut [f32],
         argmax: &mut [u8],
     ) {
-        let output_len = pooling.output_len();
-        let streamed = is_streamed(output.as_ptr(), output.len());
-        output
-            .par_chunks_mut(output_len)
-            .zip(argmax.par_chunks_mut(output_len))
-            .enumerate()
-            .with_max_len(1)
-            .for_each(|(sheet, (output, argmax))| {
-                let task = Task {
-                    product: self,
-                    tile: TilePlace {
-                        sheet,
-                        first: [0, 0],
-                        len: self.correlation.result_sheets.size,
-                    },
-                    chunks: 0..self.program.chunks(),
-                    groups: 0..self.program.groups(),
-                };
-                with_scratch(pooling.ring_len(1), |ring| {
-                    task.with_rows(|rows| {
-                        set.run(PooledSheet {
-                            rows,
-                            pooling,
-                            ring,
-                            output: (output, streamed),
-                            argmax,
-                        });
+        pooling.for_each_block(output, argmax, |sheet, output, argmax| {
+            let task = Task {
+                product: self,
+                tile: TilePlace {
+                    sheet,
+                    first: [0, 0],
+                    len: self.correlation.result_sheets.size,
+                },
+                chunks: 0..self.program.chunks(),
+                groups: 0..self.program.groups(),
+            };
+            with_scratch(pooling.ring_len(1), |ring| {
+                task.with_rows(|rows| {
+                    set.run(PooledSheet {
+                        rows,
+                        pooling,
+                        ring,
+                        output,
+                        argmax,
                     });
                 });
             });
+        });
     }
 }
 
@@ -68,20 +58,14 @@ impl Kernel for PooledSheet<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
-        let [axis, _] = self.pooling.axes;
         let ring_rows = self.pooling.ring_rows(1);
         let correlation = self.rows.task.product.correlation;
         let columns = correlation.result_sheets.size[1];
         let results = correlation.products.outline.results;
         let sheets = Sheets::of_images(1, results, [ring_rows, columns]);
         assert!(sheets.end(results) <= self.ring.len());
-        let mut next = 0;
-        for y in 0..axis.output {
-            let inside = axis.inside(y);
-            let start = y * axis.stride + inside.start - axis.before;
-            let end = y * axis.stride + inside.end - axis.before;
-            // Rows that no window reaches are left out.
-            for row in next.max(start)..end {
+        for (y, rows) in self.pooling.rows(1) {
+            for row in rows {
                 let target = Target {
                     start: self.ring.as_mut_ptr(),
                     sheets: &sheets,
@@ -90,7 +74,6 @@ impl Kernel for PooledSheet<'_> {
                 };
                 // SAFETY: the ring has a row of every channel at each of its places.
                 unsafe { self.rows.compute(isa, row, &target) };
-                next = row + 1;
             }
             let ring = Ring {
                 values: self.ring,

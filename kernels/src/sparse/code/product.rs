@@ -35,13 +35,10 @@ pub(in crate::sparse) struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Computes every part, `parts.len` floats behind the one before it.
-    ///
-    /// # Panics
-    /// If the values or the sheets are none of the program's.
+    /// Computes every part, `parts.len` floats behind the one before it. The correlation has checked its
+    /// operands.
     pub(in crate::sparse) fn run(&self, set: InstructionSet, target: Shared) {
         let Self { program, parts, .. } = self;
-        assert_eq!(self.correlation.values.len(), program.order.len());
         let sheets = &self.correlation.result_sheets;
         let [rows, columns] = sheets.size;
         let chunks = program.chunks();
