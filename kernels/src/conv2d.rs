@@ -50,12 +50,13 @@ mod taps;
 mod weight_gradient;
 pub mod winograd;
 
+pub(crate) use backward::add_parts;
 pub use backward::{Gradients, MaxPooled, Recorded, backward, backward_in_place, grad_bias};
 
 pub use correlation::{ENV, Method, UnknownMethod, method_from_env};
 
 use correlation::{Correlation, with_correlation};
-pub(crate) use max_pool::{Pooling, Ring};
+pub(crate) use max_pool::{Pooled, Pooling, Ring};
 use taps::Direction;
 use winograd::{F4, PlaneTarget, Transform};
 
@@ -70,7 +71,7 @@ const MOST_PART_FLOATS: usize = 16 << 20;
 
 /// Blocks of images that are summed into one part of `part_len` floats: a number that depends on the
 /// shape alone.
-fn part_blocks(blocks: usize, part_len: usize) -> usize {
+pub(crate) fn part_blocks(blocks: usize, part_len: usize) -> usize {
     let parts = (MOST_PART_FLOATS / part_len.max(1)).clamp(1, MOST_PARTS);
     blocks.div_ceil(parts).max(1)
 }

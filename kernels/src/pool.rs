@@ -234,7 +234,12 @@ impl Kernel for UnpoolPlanes<'_> {
             rectified: None,
         };
         let grad_input = self.grad_input.as_chunks_mut().0;
-        unpool_block(isa, &self.shape, gradient, grad_input);
+        unpool_block(
+            isa,
+            &self.shape,
+            gradient,
+            (0..self.shape.height, grad_input),
+        );
     }
 }
 

@@ -330,7 +330,7 @@ fn part_of<T>(values: &[T], block: usize, len: usize) -> &[T] {
 }
 
 /// Adds the parts of a sum in order; what they hold beyond it does not count.
-pub(super) fn add_parts<'a>(sum: &mut [f32], parts: impl Iterator<Item = &'a [f32]>) {
+pub(crate) fn add_parts<'a>(sum: &mut [f32], parts: impl Iterator<Item = &'a [f32]>) {
     sum.fill(0.0);
     for part in parts {
         for (sum, value) in sum.iter_mut().zip(part) {
@@ -379,7 +379,8 @@ impl<T: Transform> Kernel for BackwardBlock<'_, T> {
                     argmax: self.argmax,
                     relu,
                 };
-                pooling.unpool(isa, pooled, self.grad_output, self.grad);
+                let rows = 0..self.shape.output()[0];
+                pooling.unpool(isa, pooled, self.grad_output, (rows, self.grad));
                 &*self.grad
             }
             (None, false) => self.grad_output,

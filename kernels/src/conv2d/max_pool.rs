@@ -34,12 +34,13 @@ pub(crate) struct Ring<'a> {
 
 /// One block of a pooled output.
 #[derive(Clone, Copy)]
-pub(super) struct Pooled<'a> {
-    pub(super) output: &'a [f32],
+pub(crate) struct Pooled<'a> {
+    /// Its values; may be empty without relu.
+    pub(crate) output: &'a [f32],
     /// A byte for each of its values.
-    pub(super) argmax: &'a [u8],
+    pub(crate) argmax: &'a [u8],
     /// Whether relu stood between the sums and the pooling.
-    pub(super) relu: bool,
+    pub(crate) relu: bool,
 }
 
 impl Pooling {
@@ -165,15 +166,15 @@ impl Pooling {
         }
     }
 
-    /// The gradient before pooling of one block from that of the output, which goes to the place of
-    /// each maximum; behind relu, only where the output is positive.
+    /// Some rows of the gradient before pooling of one block from that of the output, which goes to the
+    /// place of each maximum; behind relu, only where the output is positive. `grad` is the whole block.
     #[inline(always)]
-    pub(super) fn unpool<I: Isa>(
+    pub(crate) fn unpool<I: Isa>(
         &self,
         isa: I,
         pooled: Pooled<'_>,
         grad_output: &[f32],
-        grad: &mut [f32],
+        (rows, grad): (Range<usize>, &mut [f32]),
     ) {
         let maxima = pooled.output.as_chunks::<LANES>().0;
         let gradient = MaxGradient {
@@ -182,6 +183,6 @@ impl Pooling {
             rectified: pooled.relu.then_some(maxima),
         };
         let grad = grad.as_chunks_mut::<LANES>().0;
-        unpool_block(isa, &self.shape, gradient, grad);
+        unpool_block(isa, &self.shape, gradient, (rows, grad));
     }
 }

@@ -67,5 +67,6 @@ pub(super) fn spread_plane<I: Isa>(
             isa.store(target, isa.div(isa.load(grad), isa.splat(count)));
         }
     }
-    gather(isa, axes, Even(shares), grad_input);
+    let rows = 0..axes[0].input;
+    gather(isa, axes, Even(shares), (rows, grad_input));
 }

@@ -50,8 +50,8 @@ impl Share for Rectified<'_> {
     }
 }
 
-/// The gradient by the input of a pooling, `[channels][height][width]` of one block, from that by
-/// its output: [`unpool_plane`] for every channel.
+/// Some rows of the gradient by the input of a pooling, `[channels][height][width]` of one block, from
+/// that by its output: [`unpool_plane`] for every channel.
 ///
 /// # Panics
 /// If a slice is shorter than the shape demands.
@@ -60,7 +60,7 @@ pub(crate) fn unpool_block<I: Isa>(
     isa: I,
     shape: &PoolShape,
     gradient: MaxGradient<'_>,
-    grad_input: &mut [[f32; LANES]],
+    (rows, grad_input): (Range<usize>, &mut [[f32; LANES]]),
 ) {
     let axes = shape.axes();
     let (input, output) = (
@@ -75,12 +75,12 @@ pub(crate) fn unpool_block<I: Isa>(
             rectified: gradient.rectified.map(|maxima| &maxima[part]),
         };
         let grad_input = &mut grad_input[channel * input..(channel + 1) * input];
-        unpool_plane(isa, axes, gradient, grad_input);
+        unpool_plane(isa, axes, gradient, (rows.clone(), grad_input));
     }
 }
 
-/// The gradient by one plane of the input of a pooling, `[height][width]`, from that by its output.
-/// Every value is written, and what several windows give adds up in row-major order of the outputs.
+/// Some rows of the gradient by one plane of the input of a pooling, `[height][width]`, from that by its
+/// output. Every value of theirs is written, and what several windows give adds up in row-major order of the outputs.
 ///
 /// # Panics
 /// If a slice is shorter than the axes demand.
@@ -89,23 +89,24 @@ fn unpool_plane<I: Isa>(
     isa: I,
     axes: [Axis; 2],
     gradient: MaxGradient<'_>,
-    grad_input: &mut [[f32; LANES]],
+    rows: (Range<usize>, &mut [[f32; LANES]]),
 ) {
     match gradient.rectified {
-        None => gather(isa, axes, Linear(gradient), grad_input),
-        Some(maxima) => gather(isa, axes, Rectified(gradient, maxima), grad_input),
+        None => gather(isa, axes, Linear(gradient), rows),
+        Some(maxima) => gather(isa, axes, Rectified(gradient, maxima), rows),
     }
 }
 
-/// The sum of what the windows over each place give it.
+/// The sum of what the windows over each place of some rows give it.
 #[inline(always)]
 pub(super) fn gather<I: Isa>(
     isa: I,
     [rows, columns]: [Axis; 2],
     shares: impl Share,
-    grad_input: &mut [[f32; LANES]],
+    (range, grad_input): (Range<usize>, &mut [[f32; LANES]]),
 ) {
-    for (y, targets) in grad_input.chunks_exact_mut(columns.input).enumerate() {
+    let targets = grad_input.chunks_exact_mut(columns.input);
+    for (y, targets) in targets.enumerate().take(range.end).skip(range.start) {
         let windows = rows.covering(y);
         if windows.is_empty() {
             targets.fill([0.0; LANES]);

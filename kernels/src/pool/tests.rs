@@ -240,7 +240,8 @@ fn relu_before_the_pooling_stops_the_gradient() {
         type Output = ();
         #[inline(always)]
         fn run<I: Isa>(self, isa: I) {
-            unpool_block(isa, self.shape, self.gradient, self.grad_input);
+            let rows = 0..self.shape.height;
+            unpool_block(isa, self.shape, self.gradient, (rows, self.grad_input));
         }
     }
     for &set in dispatch::all() {

@@ -11,15 +11,17 @@ use super::correlate::Correlation;
 use super::dense::{in_lanes, with_lanes};
 use super::sample::Sampling;
 use super::sheets::Sheets;
-use crate::conv2d::{self, Conv2dShape, MaxPooled, Pooling};
+use crate::conv2d::{Conv2dShape, Pooling};
 use crate::dense::{Activation, Affine};
 use crate::dispatch::InstructionSet;
-use crate::elementwise;
 use crate::gemm::scratch::with_scratch;
-use crate::in_place::InPlace;
 use crate::lanes::{LANES, blocks, check, lanes_len};
 use crate::pool::{self, PoolShape};
 use crate::window::Window;
+
+mod backward;
+
+pub use backward::{Gradients, Input, backward, backward_max_pool};
 
 /// Blocks of images that are pooled at a time: of 64 channels of 27×27 pixels, 24 MB.
 const POOLED_BLOCKS: usize = 4;
@@ -103,45 +105,39 @@ pub fn grad_input(
     values: &[f32],
     grad_input: &mut [f32],
 ) {
-    correlate_back(
-        set,
-        pattern,
-        shape,
-        (grad_output, values),
-        (grad_input, false),
-    );
-}
-
-/// The gradient with respect to the input, perhaps zero where what it replaces is not positive.
-fn correlate_back(
-    set: InstructionSet,
-    pattern: &Pattern,
-    shape: &Conv2dShape,
-    (grad_output, values): (&[f32], &[f32]),
-    (grad_input, rectified): (&mut [f32], bool),
-) {
     check_pattern(pattern, shape);
     let output_len = lanes_len(shape.images, shape.output_features());
     check("grad_output", grad_output.len(), output_len);
     check("values", values.len(), pattern.len());
     let input_len = lanes_len(shape.images, shape.input_features());
     check("grad_input", grad_input.len(), input_len);
-    let axes = shape.window.axes([shape.height, shape.width]);
     pattern.gradient().order().with_ordered(values, |values| {
-        let product = Correlation {
-            products: pattern.gradient(),
-            values,
-            bias: None,
-            relu: false,
-            rectified,
-            source: grad_output,
-            sheets: output_sheets(shape),
-            // All windows that reach a place.
-            before: axes.map(|axis| axis.kernel - 1 - axis.before),
-            result_sheets: input_sheets(shape),
-        };
+        let product = back(pattern, shape, (grad_output, values), false);
         product.run(set, grad_input);
     });
+}
+
+/// The product that is the gradient with respect to the input, of values in its order; perhaps zero where
+/// what it replaces is not positive.
+fn back<'a>(
+    pattern: &'a Pattern,
+    shape: &Conv2dShape,
+    (grad_output, values): (&'a [f32], &'a [f32]),
+    rectified: bool,
+) -> Correlation<'a> {
+    let axes = shape.window.axes([shape.height, shape.width]);
+    Correlation {
+        products: pattern.gradient(),
+        values,
+        bias: None,
+        relu: false,
+        rectified,
+        source: grad_output,
+        sheets: output_sheets(shape),
+        // All windows that reach a place.
+        before: axes.map(|axis| axis.kernel - 1 - axis.before),
+        result_sheets: input_sheets(shape),
+    }
 }
 
 /// The gradient with respect to the values. Empty lanes of `grad_output` must be zero and of `x` finite.
@@ -156,44 +152,33 @@ pub fn grad_values(
     grad_output: &[f32],
     grad_values: &mut [f32],
 ) {
-    check("grad_values", grad_values.len(), pattern.len());
-    pattern
-        .samples()
-        .index
-        .order
-        .with_unordered(grad_values, |sums| {
-            sample(set, pattern, shape, [x, grad_output], (sums, false));
-        });
-}
-
-/// The gradient with respect to the values in the order of the forward index, perhaps added to what is
-/// there.
-fn sample(
-    set: InstructionSet,
-    pattern: &Pattern,
-    shape: &Conv2dShape,
-    [x, grad_output]: [&[f32]; 2],
-    (sums, adds): (&mut [f32], bool),
-) {
     check_pattern(pattern, shape);
-    check(
-        "x",
-        x.len(),
-        lanes_len(shape.images, shape.input_features()),
-    );
+    check("grad_values", grad_values.len(), pattern.len());
+    let input_len = lanes_len(shape.images, shape.input_features());
+    check("x", x.len(), input_len);
     let output_len = lanes_len(shape.images, shape.output_features());
     check("grad_output", grad_output.len(), output_len);
+    let order = &pattern.samples().index.order;
+    order.with_unordered(grad_values, |sums| {
+        sampling(pattern, shape, [x, grad_output]).run(set, sums);
+    });
+}
+
+/// The gradient with respect to the values, in the order of the samples.
+fn sampling<'a>(
+    pattern: &'a Pattern,
+    shape: &Conv2dShape,
+    [x, grad_output]: [&'a [f32]; 2],
+) -> Sampling<'a> {
     let axes = shape.window.axes([shape.height, shape.width]);
-    let sampling = Sampling {
+    Sampling {
         samples: pattern.samples(),
         source: x,
         sheets: input_sheets(shape),
         before: axes.map(|axis| axis.before),
         grad: grad_output,
         grad_sheets: output_sheets(shape),
-        adds,
-    };
-    sampling.run(set, sums);
+    }
 }
 
 /// Some blocks of a batch: their number in images, and where they lie in lanes of so many features.
@@ -259,165 +244,6 @@ pub fn forward_max_pool(
             });
         }
     });
-}
-
-/// The input of a pass back, in lanes, and where its gradient goes.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// It stays, and its gradient, if anybody needs it, goes elsewhere.
-    Kept {
-        /// The input.
-        x: &'a [f32],
-        /// Its gradient, in lanes.
-        grad: Option<&'a mut [f32]>,
-    },
-    /// Its gradient takes its place.
-    Replaced(InPlace<'a>),
-}
-
-impl<'a> Input<'a> {
-    fn x(&self) -> &[f32] {
-        match self {
-            Self::Kept { x, .. } => x,
-            Self::Replaced(input) => input.x,
-        }
-    }
-
-    /// Where the gradient goes, and whether it is zero where what it replaces is not positive.
-    fn target(&mut self) -> Option<(&mut [f32], bool)> {
-        match self {
-            Self::Kept { grad, .. } => Some((grad.as_deref_mut()?, false)),
-            Self::Replaced(input) => Some((input.x, input.rectified)),
-        }
-    }
-}
-
-/// The gradients to compute beside that of the input; what nobody needs is `None`.
-#[derive(Debug, Default)]
-pub struct Gradients<'a> {
-    /// Of the values.
-    pub values: Option<&'a mut [f32]>,
-    /// Of the bias, `[outputs]`.
-    pub bias: Option<&'a mut [f32]>,
-}
-
-/// The gradients of [`forward`] from that of its sums, in lanes, zero in empty lanes.
-///
-/// # Panics
-/// If a slice has another length than the shape demands, or the pattern is none of its weights.
-pub fn backward(
-    set: InstructionSet,
-    (pattern, shape): (&Pattern, &Conv2dShape),
-    (mut input, values): (Input<'_>, &[f32]),
-    grad_output: &[f32],
-    gradients: Gradients<'_>,
-) {
-    if let Some(target) = gradients.values {
-        grad_values(set, pattern, shape, input.x(), grad_output, target);
-    }
-    if let Some(target) = gradients.bias {
-        conv2d::grad_bias(set, shape, grad_output, target);
-    }
-    if let Some(target) = input.target() {
-        correlate_back(set, pattern, shape, (grad_output, values), target);
-    }
-}
-
-/// The gradients of [`forward_max_pool`] with relu or without, from that of the pooled output, in lanes,
-/// zero in empty lanes and wherever the output was not positive if there was a relu.
-///
-/// # Panics
-/// If a slice has another length than the shape demands, or the pattern is none of its weights.
-pub fn backward_max_pool(
-    set: InstructionSet,
-    (pattern, shape): (&Pattern, &Conv2dShape),
-    (mut input, values): (Input<'_>, &[f32]),
-    max_pooled: MaxPooled<'_>,
-    grad_output: &[f32],
-    gradients: Gradients<'_>,
-) {
-    let [height, width] = max_pooled.window.output(shape.output());
-    let pooled_len = lanes_len(shape.images, shape.outputs * height * width);
-    let input_len = lanes_len(shape.images, shape.input_features());
-    check("x", input.x().len(), input_len);
-    check("grad_output", grad_output.len(), pooled_len);
-    check("argmax", max_pooled.argmax.len(), pooled_len);
-    if let Some((target, _)) = input.target() {
-        check("grad_input", target.len(), input_len);
-    }
-    let operands = ((pattern, shape), (input, values), max_pooled, grad_output);
-    match gradients.values {
-        Some(target) => {
-            check("grad_values", target.len(), pattern.len());
-            let order = &pattern.samples().index.order;
-            order.with_unordered(target, |sums| {
-                let gradients = Gradients {
-                    values: Some(sums),
-                    ..gradients
-                };
-                by_parts(set, operands, gradients);
-            });
-        }
-        None => by_parts(set, operands, gradients),
-    }
-}
-
-/// What a backward pass reads: see [`backward_max_pool`].
-type Operands<'a> = (
-    (&'a Pattern, &'a Conv2dShape),
-    (Input<'a>, &'a [f32]),
-    MaxPooled<'a>,
-    &'a [f32],
-);
-
-/// [`backward_max_pool`], some blocks at a time; the gradient of the values in the order of the samples.
-fn by_parts(
-    set: InstructionSet,
-    ((pattern, shape), (mut input, values), max_pooled, grad_output): Operands<'_>,
-    gradients: Gradients<'_>,
-) {
-    let MaxPooled { window, argmax } = max_pooled;
-    let Gradients {
-        values: mut sums,
-        mut bias,
-    } = gradients;
-    let [height, width] = window.output(shape.output());
-    let features = shape.outputs * height * width;
-    if shape.images == 0 {
-        for grad in [sums, bias].into_iter().flatten() {
-            grad.fill(0.0);
-        }
-        return;
-    }
-    for (images, blocks) in parts(shape.images) {
-        let adds = blocks.start > 0;
-        let shape = Conv2dShape { images, ..*shape };
-        let place = of_blocks(&blocks, features);
-        let input_place = of_blocks(&blocks, shape.input_features());
-        with_scratch(lanes_len(images, shape.output_features()), |grad| {
-            let pooling = pooling(&shape, window);
-            let pooled = (&grad_output[place.clone()], &argmax[place]);
-            pool::max_backward(set, &pooling, pooled.1, pooled.0, grad);
-            if let Some(sums) = &mut sums {
-                let x = &input.x()[input_place.clone()];
-                sample(set, pattern, &shape, [x, grad], (sums, adds));
-            }
-            if let Some(bias) = &mut bias {
-                with_scratch(shape.outputs, |part| {
-                    conv2d::grad_bias(set, &shape, grad, part);
-                    match adds {
-                        true => elementwise::add_assign(set, bias, part),
-                        false => bias.copy_from_slice(part),
-                    }
-                });
-            }
-            // The last one, for it may take the place of the input.
-            if let Some((target, rectified)) = input.target() {
-                let target = (&mut target[input_place], rectified);
-                correlate_back(set, pattern, &shape, (grad, values), target);
-            }
-        });
-    }
 }
 
 /// [`forward`] from row-major `[images, inputs, height, width]` to row-major `[images, outputs, output

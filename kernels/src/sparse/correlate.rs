@@ -91,6 +91,90 @@ impl Correlation<'_> {
         });
     }
 
+    /// Floats that [`run_rows`](Self::run_rows) works in.
+    pub(super) fn rows_len(&self) -> usize {
+        match &self.products.way {
+            Way::Code(program) => self.whole(program, false).rows_len(),
+            Way::Lists(index) => {
+                let outline = &index.outline;
+                let [rows, columns] = outline.reach.tile;
+                outline.packed_len() + outline.results.min(MOST_RESULTS) * rows * columns * LANES
+            }
+        }
+    }
+
+    /// Computes rows of the only sheet from `done` up to `end`, whole tiles of them, in memory that holds
+    /// what the rows before left there, and says up to where it came; the last row ends a tile.
+    ///
+    /// # Panics
+    /// If a slice is shorter than the sheets and the index say.
+    pub(super) fn run_rows(
+        &self,
+        set: InstructionSet,
+        (done, end): (usize, usize),
+        scratch: &mut [f32],
+        (result, streamed): (&mut [f32], bool),
+    ) -> usize {
+        let (sheets, outline) = (&self.result_sheets, &self.products.outline);
+        let [rows, columns] = sheets.size;
+        assert!(sheets.count == 1 && end <= rows && scratch.len() >= self.rows_len());
+        let reach = sheets.end(outline.results);
+        assert!(reach <= result.len(), "{} floats of {reach}", result.len());
+        self.check();
+        if end <= done || columns == 0 || outline.results == 0 {
+            return done;
+        }
+        let target = Shared::new(result.as_mut_ptr());
+        let index = match &self.products.way {
+            Way::Code(program) => {
+                self.whole(program, streamed)
+                    .run_rows(set, done..end, scratch, target);
+                return end;
+            }
+            Way::Lists(index) => index,
+        };
+        let [height, _] = outline.reach.tile;
+        let end = if end == rows {
+            end
+        } else {
+            end / height * height
+        };
+        let [_, across] = sheets.tiles(&outline.reach);
+        let (packed, sums) = scratch.split_at_mut(outline.packed_len());
+        for tile in done / height * across..end.div_ceil(height) * across {
+            for first in (0..outline.results).step_by(MOST_RESULTS) {
+                set.run(lists::Task {
+                    correlation: self,
+                    index,
+                    tile: TilePlace::new(sheets, &outline.reach, tile),
+                    results: first..outline.results.min(first + MOST_RESULTS),
+                    chunks: 0..outline.chunks(),
+                    packed,
+                    sums,
+                    target: target.start(),
+                    streamed,
+                });
+            }
+        }
+        end.max(done)
+    }
+
+    /// The product whose sums are not cut.
+    fn whole<'a>(&'a self, program: &'a Program, streamed: bool) -> Product<'a> {
+        let sources = self.products.outline.sources;
+        let parts = Parts {
+            count: 1,
+            sources,
+            len: 0,
+        };
+        Product {
+            correlation: self,
+            program,
+            parts,
+            streamed,
+        }
+    }
+
     /// Computes the largest value in each window over the result, which itself is never stored, and its
     /// place, if there is code that does.
     ///

@@ -150,7 +150,6 @@ pub fn grad_values(
         before: [0; 2],
         grad: grad_output,
         grad_sheets: Sheets::of_features(blocks, outputs),
-        adds: false,
     };
     let order = &pattern.samples().index.order;
     order.with_unordered(grad_values, |sums| sampling.run(set, sums));

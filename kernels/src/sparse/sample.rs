@@ -8,6 +8,7 @@ use super::index::{BLOCK, run_tile};
 use super::lists::row_step;
 use super::products::Samples;
 use super::sheets::{Sheets, TilePlace, Window};
+use crate::conv2d::add_parts;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::driver::is_small;
 use crate::gemm::scratch::with_scratch;
@@ -26,7 +27,7 @@ const TASKS: usize = 16;
 const MOST_PARTS: usize = 8 << 20;
 
 /// Sums behind those of a list that are added to with it: zeros.
-const SLACK: usize = TOGETHER;
+pub(super) const SLACK: usize = TOGETHER;
 
 /// `Σ source · grad` at every position of an index, over all pixels of all sheets.
 pub(super) struct Sampling<'a> {
@@ -38,8 +39,6 @@ pub(super) struct Sampling<'a> {
     /// Zero in empty lanes.
     pub(super) grad: &'a [f32],
     pub(super) grad_sheets: Sheets,
-    /// Whether to add to what the gradient holds.
-    pub(super) adds: bool,
 }
 
 impl Sampling<'_> {
@@ -53,9 +52,7 @@ impl Sampling<'_> {
         assert_eq!(grad_values.len(), index.offsets.len());
         let [rows, columns] = sheets.size;
         if sheets.count == 0 || outline.results == 0 || rows == 0 || columns == 0 {
-            if !self.adds {
-                grad_values.fill(0.0);
-            }
+            grad_values.fill(0.0);
             return;
         }
         let reach = sheets.end(outline.results);
@@ -65,6 +62,8 @@ impl Sampling<'_> {
             self.grad.len()
         );
         let sampler = self.samples.sampler(sheets.strides());
+        let [down, across] = sheets.tiles(&outline.reach);
+        let sheet_tiles = down * across;
         let len = grad_values.len();
         let parts = TASKS.min(MOST_PARTS / len.max(1)).clamp(1, sheets.count);
         let part_sheets = sheets.count.div_ceil(parts);
@@ -92,16 +91,28 @@ impl Sampling<'_> {
             let sums_len = weights.sum::<usize>() + SLACK;
             with_scratch(outline.packed_len() + sums_len, |scratch| {
                 let (packed, own) = scratch.split_at_mut(outline.packed_len());
+                own.fill(0.0);
                 set.run(Task {
                     sampling: self,
                     sampler,
-                    sheets: first..sheets.count.min(first + part_sheets),
-                    results,
-                    chunks,
+                    tiles: first * sheet_tiles..sheets.count.min(first + part_sheets) * sheet_tiles,
+                    results: results.clone(),
+                    chunks: chunks.clone(),
                     packed,
                     sums: own,
-                    target: sums.start().wrapping_add(part * len),
                 });
+                let target = sums.start().wrapping_add(part * len);
+                let mut rest = &*own;
+                for chunk in chunks {
+                    let weights = index.weights(chunk, results.clone());
+                    let (sums, behind) = rest.split_at(weights.len());
+                    rest = behind;
+                    for (at, &sum) in weights.zip(sums) {
+                        // SAFETY: every value belongs to one chunk and one channel of the result, and
+                        // so in this part to this task.
+                        unsafe { *target.add(at) = sum };
+                    }
+                }
             });
         };
         let tasks = parts * groups * ranges;
@@ -113,35 +124,66 @@ impl Sampling<'_> {
                 tasks.for_each(|task| run(task, sums));
             }
         };
-        if parts == 1 && !self.adds {
+        if parts == 1 {
             run_all(Shared::new(grad_values.as_mut_ptr()));
             return;
         }
         with_scratch(parts * len, |sums| {
             run_all(Shared::new(sums.as_mut_ptr()));
-            for (at, part) in sums.chunks_exact(len.max(1)).enumerate() {
-                let is_first = at == 0 && !self.adds;
-                for (grad, sum) in grad_values.iter_mut().zip(part) {
-                    *grad = if is_first { *sum } else { *grad + sum };
-                }
-            }
+            add_parts(grad_values, sums.chunks_exact(len.max(1)));
         });
     }
 }
 
-/// Some chunks of some channels of the result, over some sheets.
+impl Sampling<'_> {
+    /// Floats that [`add_rows`](Self::add_rows) works in.
+    pub(super) fn packed_len(&self) -> usize {
+        self.samples.index.outline.packed_len()
+    }
+
+    /// Adds the products of some rows of one sheet, whole tiles of them or up to the last, to the
+    /// sums of all values in the order of the index, behind which there are [`SLACK`] more.
+    ///
+    /// # Panics
+    /// If a slice is shorter than the sheets and the index say.
+    pub(super) fn add_rows(
+        &self,
+        set: InstructionSet,
+        rows: Range<usize>,
+        (packed, sums): (&mut [f32], &mut [f32]),
+    ) {
+        let (index, sheets) = (&*self.samples.index, &self.grad_sheets);
+        let outline = &index.outline;
+        let [height, width] = outline.reach.tile;
+        assert_eq!(sheets.count, 1);
+        assert!(rows.end <= sheets.size[0] && rows.start.is_multiple_of(height));
+        assert!(rows.end.is_multiple_of(height) || rows.end == sheets.size[0]);
+        assert!(sheets.end(outline.results) <= self.grad.len());
+        assert!(index.offsets.len() + SLACK <= sums.len());
+        let across = sheets.size[1].div_ceil(width);
+        set.run(Task {
+            sampling: self,
+            sampler: self.samples.sampler(sheets.strides()),
+            tiles: rows.start / height * across..rows.end.div_ceil(height) * across,
+            results: 0..outline.results,
+            chunks: 0..outline.chunks(),
+            packed,
+            sums,
+        });
+    }
+}
+
+/// Some chunks of some channels of the result, over some tiles.
 struct Task<'a> {
     sampling: &'a Sampling<'a>,
     /// Code, if there is any.
     sampler: Option<&'a Sampler>,
-    sheets: Range<usize>,
+    tiles: Range<usize>,
     results: Range<usize>,
     chunks: Range<usize>,
     packed: &'a mut [f32],
-    /// One for each of its values, chunk by chunk, and [`SLACK`].
+    /// One for each of its values, chunk by chunk, and [`SLACK`], to which products are added.
     sums: &'a mut [f32],
-    /// One for each value of the pattern.
-    target: *mut f32,
 }
 
 impl Kernel for Task<'_> {
@@ -180,9 +222,8 @@ impl TileKernel for Task<'_> {
             reach,
             before: *before,
         };
-        self.sums.fill(0.0);
-        let [down, across] = grad_sheets.tiles(reach);
-        let tiles = self.sheets.start * down * across..self.sheets.end * down * across;
+        let tiles = self.tiles;
+        let last_tile = grad_sheets.tile_count(reach) - 1;
         let sampler = self.sampler;
         // Of features, what one chunk wants of all tiles stays near, weights and sums among it; of images,
         // what all chunks want of one tile.
@@ -193,7 +234,10 @@ impl TileKernel for Task<'_> {
             true => (step % tile_count, step / tile_count),
             false => (step / chunk_count, step % chunk_count),
         };
-        let tile_of = |at: usize| TilePlace::new(grad_sheets, reach, tiles.start + at);
+        let tile_of = |at: usize| {
+            let index = (tiles.start + at).min(last_tile);
+            TilePlace::new(grad_sheets, reach, index)
+        };
         let mut passed = 0;
         for step in 0..steps {
             let (tile_at, chunk_at) = place(step);
@@ -214,7 +258,7 @@ impl TileKernel for Task<'_> {
             let ahead = by_chunk || sampler.is_none();
             window.pack(isa, &tile, channels, (self.packed, ahead));
             if let Some(sampler) = sampler {
-                let (next_tile, next_chunk) = place((step + 1).min(steps - 1));
+                let (next_tile, next_chunk) = place(step + 1);
                 let blocks = self.results.start / BLOCK..self.results.end.div_ceil(BLOCK);
                 let channels = outline.channels(self.chunks.start + next_chunk);
                 let share = self.results.len().div_ceil(chunk_count);
@@ -233,7 +277,7 @@ impl TileKernel for Task<'_> {
                     tile: tile_of(next_tile),
                     rows: 0..rows,
                     channels,
-                    next_grad: tile_of((tile_at + 1).min(tile_count - 1)),
+                    next_grad: tile_of(tile_at + 1),
                     results,
                     segments: sampler.segments(chunk, blocks.clone()),
                 };
@@ -283,17 +327,6 @@ impl TileKernel for Task<'_> {
                         false => walk.run::<I, ROWS, 0>(isa),
                     }
                 }
-            }
-        }
-        let mut rest = &*self.sums;
-        for chunk in self.chunks {
-            let weights = index.weights(chunk, self.results.clone());
-            let (sums, behind) = rest.split_at(weights.len());
-            rest = behind;
-            for (at, &sum) in weights.zip(sums) {
-                // SAFETY: every value belongs to one chunk and one channel of the result, and so in
-                // this part to this task.
-                unsafe { *self.target.add(at) = sum };
             }
         }
     }

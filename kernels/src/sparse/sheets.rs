@@ -118,6 +118,12 @@ impl Sheets {
         self.row
     }
 
+    /// Tiles of all sheets.
+    pub(super) fn tile_count(&self, reach: &Reach) -> usize {
+        let [down, across] = self.tiles(reach);
+        self.count * down * across
+    }
+
     /// Tiles of a sheet by rows and columns.
     pub(super) fn tiles(&self, reach: &Reach) -> [usize; 2] {
         [0, 1].map(|at| self.size[at].div_ceil(reach.tile[at]))

@@ -81,10 +81,62 @@ impl Product<'_> {
                 groups: first_group..program.groups().min(first_group + groups),
             };
             let target = target.start().wrapping_add(part_of * parts.len);
-            task.with_rows(|rows| set.run(Whole { rows, target }));
+            let (first, len) = (task.tile.first[0], task.tile.len[0]);
+            task.with_rows(|mut rows| {
+                set.run(SomeRows {
+                    rows: &mut rows,
+                    range: first..first + len,
+                    groups,
+                    target,
+                });
+            });
         };
         self.correlation
             .for_each(parts.count * pieces * places, task);
+    }
+
+    /// The whole of the only sheet.
+    fn sheet(&self) -> Task<'_> {
+        Task {
+            product: self,
+            tile: TilePlace {
+                sheet: 0,
+                first: [0, 0],
+                len: self.correlation.result_sheets.size,
+            },
+            chunks: 0..self.program.chunks(),
+            groups: 0..self.program.groups(),
+        }
+    }
+
+    /// Floats that [`run_rows`](Self::run_rows) works in.
+    pub(in crate::sparse) fn rows_len(&self) -> usize {
+        self.sheet().scratch_len()
+    }
+
+    /// Computes some rows of the only sheet, behind those that were computed before, in memory that
+    /// still holds what they left there. The correlation has checked its operands.
+    pub(in crate::sparse) fn run_rows(
+        &self,
+        set: InstructionSet,
+        range: Range<usize>,
+        scratch: &mut [f32],
+        target: Shared,
+    ) {
+        let [height, _] = self.program.kernel;
+        let packed_rows = match range.start {
+            0 => 0,
+            start => start - 1 + height,
+        };
+        let pieces = self.program.code_len.div_ceil(MOST_CODE);
+        let groups = self.program.groups();
+        let mut rows = Rows::new(self.sheet(), scratch, packed_rows);
+        set.run(SomeRows {
+            rows: &mut rows,
+            range,
+            groups: groups.div_ceil(pieces.clamp(1, groups)),
+            target: target.start(),
+        });
     }
 
     /// Columns of a band whose packed rows the second-level cache holds.
@@ -107,16 +159,13 @@ pub(super) struct Task<'a> {
 impl<'a> Task<'a> {
     /// Calls `code` with the memory for its rows.
     pub(super) fn with_rows(self, code: impl FnOnce(Rows<'_>)) {
-        let packed_len = self.packed_len();
-        with_scratch(packed_len + self.sums_len(), |scratch| {
-            let (packed, sums) = scratch.split_at_mut(packed_len);
-            code(Rows {
-                task: self,
-                packed,
-                sums,
-                packed_rows: 0,
-            });
+        with_scratch(self.scratch_len(), |scratch| {
+            code(Rows::new(self, scratch, 0));
         });
+    }
+
+    fn scratch_len(&self) -> usize {
+        self.packed_len() + self.sums_len()
     }
 
     /// Floats of a packed row: all channels of all pixels that windows on the tile reach.
@@ -170,6 +219,19 @@ pub(super) struct Rows<'a> {
     sums: &'a mut [f32],
     /// Rows that were packed or left out.
     packed_rows: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows of a task in its memory, into which so many were packed before.
+    fn new(task: Task<'a>, scratch: &'a mut [f32], packed_rows: usize) -> Self {
+        let (packed, sums) = scratch.split_at_mut(task.packed_len());
+        Self {
+            task,
+            packed,
+            sums,
+            packed_rows,
+        }
+    }
 }
 
 impl Rows<'_> {
@@ -266,30 +328,36 @@ impl Rows<'_> {
     }
 }
 
-/// Every row of a task.
-struct Whole<'a> {
-    rows: Rows<'a>,
+/// Some rows of a task, each a few groups at a time.
+struct SomeRows<'r, 'a> {
+    rows: &'r mut Rows<'a>,
+    range: Range<usize>,
+    groups: usize,
     target: *mut f32,
 }
 
-impl Kernel for Whole<'_> {
+impl Kernel for SomeRows<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
+    fn run<I: Isa>(self, isa: I) {
         let product = self.rows.task.product;
-        let TilePlace { sheet, first, len } = self.rows.task.tile;
-        for row in first[0]..first[0] + len[0] {
+        let all = self.rows.task.groups.clone();
+        for row in self.range {
             let target = Target {
                 start: self.target,
                 sheets: &product.correlation.result_sheets,
-                sheet,
+                sheet: self.rows.task.tile.sheet,
                 row,
             };
-            // SAFETY: `Correlation::run` held the result to the sheets; no other task has these pixels
-            // of these channels.
-            unsafe { self.rows.compute(isa, row, &target) };
+            for first in all.clone().step_by(self.groups) {
+                self.rows.task.groups = first..all.end.min(first + self.groups);
+                // SAFETY: `Correlation` held the result to the sheets; no other task has these pixels
+                // of these channels.
+                unsafe { self.rows.compute(isa, row, &target) };
+            }
         }
+        self.rows.task.groups = all;
         if product.streamed {
             isa.fence();
         }

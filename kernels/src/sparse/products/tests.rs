@@ -72,7 +72,6 @@ fn sample(
         before: layout.before,
         grad,
         grad_sheets: layout.result_sheets,
-        adds: false,
     };
     sampling.run(set, &mut sums);
     sums
