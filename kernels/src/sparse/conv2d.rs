@@ -1,8 +1,8 @@
 //! Convolutions with few weights, out of lanes.
 //!
-//! Operands are those of [`conv2d`], but for the weights, whose values stand as a [`Pattern`] says. The
-//! gradient of the bias is [`conv2d::grad_bias`]. A max pooling behind the convolution takes some blocks
-//! of images at a time, so that what is pooled never exists for more of them.
+//! Operands are those of [`conv2d`](crate::conv2d), but for the weights, whose values stand as a
+//! [`Pattern`] says. A max pooling behind the convolution takes some blocks of images at a time, so that
+//! what is pooled never exists for more of them.
 
 use std::ops::Range;
 
