@@ -239,6 +239,57 @@ fn check_conv2d(set: InstructionSet, shape: &Conv2dShape, density: f64) {
         &at_positions(&magnitude),
         images * rows * columns,
     );
+    check_backward(
+        set,
+        (&pattern, shape),
+        &values,
+        [&x_lanes, &grad_lanes],
+        &grad_values,
+    );
+}
+
+/// All gradients together are those that are computed one by one, also where that of the input takes its
+/// place.
+fn check_backward(
+    set: InstructionSet,
+    (pattern, shape): (&Pattern, &Conv2dShape),
+    values: &[f32],
+    [x, grad]: [&[f32]; 2],
+    expected_values: &[f32],
+) {
+    let mut expected_x = vec![f32::NAN; x.len()];
+    sparse::conv2d::grad_input(set, pattern, shape, grad, values, &mut expected_x);
+    let mut expected_bias = vec![f32::NAN; shape.outputs];
+    conv2d::grad_bias(set, shape, grad, &mut expected_bias);
+    let check = |input: sparse::conv2d::Input<'_>| {
+        let mut grad_values = vec![f32::NAN; values.len()];
+        let mut grad_bias = vec![f32::NAN; shape.outputs];
+        let gradients = sparse::conv2d::Gradients {
+            values: Some(&mut grad_values),
+            bias: Some(&mut grad_bias),
+        };
+        let layer = (pattern, shape);
+        sparse::conv2d::backward(set, layer, (input, values), grad, gradients);
+        assert_eq!(grad_values, expected_values);
+        assert_eq!(grad_bias, expected_bias);
+    };
+    check(sparse::conv2d::Input::Kept { x, grad: None });
+    let mut grad_x = vec![f32::NAN; x.len()];
+    let target = Some(&mut grad_x[..]);
+    check(sparse::conv2d::Input::Kept { x, grad: target });
+    assert_eq!(grad_x, expected_x);
+    for rectified in [false, true] {
+        let mut replaced = x.to_vec();
+        let input = InPlace {
+            x: &mut replaced,
+            rectified,
+        };
+        check(sparse::conv2d::Input::Replaced(input));
+        let is_left = |x: f32| !rectified || x > 0.0;
+        let expected = x.iter().zip(&expected_x);
+        let expected = expected.map(|(&x, &grad)| if is_left(x) { grad } else { 0.0 });
+        assert!(expected.eq(replaced));
+    }
 }
 
 fn window(kernel: [usize; 2], stride: [usize; 2], padding: Padding) -> Window {
