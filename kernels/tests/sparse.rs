@@ -314,6 +314,9 @@ fn shapes() -> Vec<Conv2dShape> {
         (4, [5, 6], [3, 4], window([1, 1], [1, 1], Padding::Valid)),
         (4, [2, 2], [5, 6], window([1, 1], [2, 2], Padding::Same)),
         (1, [2, 2], [3, 3], window([5, 5], [1, 1], Padding::Same)),
+        // Windows that are larger than the image.
+        (2, [2, 3], [2, 5], window([3, 3], [1, 1], Padding::Valid)),
+        (2, [2, 3], [5, 2], window([3, 3], [1, 1], Padding::Valid)),
     ]
     .map(
         |(images, [inputs, outputs], [height, width], window)| Conv2dShape {

@@ -80,7 +80,8 @@ pub(crate) fn unpool_block<I: Isa>(
 }
 
 /// Some rows of the gradient by one plane of the input of a pooling, `[height][width]`, from that by its
-/// output. Every value of theirs is written, and what several windows give adds up in row-major order of the outputs.
+/// output. Every value of theirs is written, and what several windows give adds up in row-major order of
+/// the outputs.
 ///
 /// # Panics
 /// If a slice is shorter than the axes demand.

@@ -187,9 +187,8 @@ impl Correlation<'_> {
         output: &mut [f32],
         argmax: &mut [u8],
     ) -> bool {
-        let parts = self.parts(0);
         let program = match &self.products.way {
-            Way::Code(program) if parts.count == 1 && !output.is_empty() => program,
+            Way::Code(program) if self.parts(0).count == 1 && !output.is_empty() => program,
             _ => return false,
         };
         assert_eq!(
@@ -198,12 +197,7 @@ impl Correlation<'_> {
         );
         assert_eq!(argmax.len(), output.len());
         self.check();
-        let product = Product {
-            correlation: self,
-            program,
-            parts,
-            streamed: false,
-        };
+        let product = self.whole(program, false);
         product.run_pooled(set, pooling, output, argmax);
         true
     }

@@ -161,6 +161,9 @@ impl Sampling<'_> {
         assert!(sheets.end(outline.results) <= self.grad.len());
         assert!(index.offsets.len() + SLACK <= sums.len());
         let across = sheets.size[1].div_ceil(width);
+        if rows.is_empty() || across == 0 {
+            return;
+        }
         set.run(Task {
             sampling: self,
             sampler: self.samples.sampler(sheets.strides()),

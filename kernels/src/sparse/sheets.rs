@@ -56,13 +56,13 @@ impl Sheets {
         sheet * self.sheet + channel * self.channel + row * self.row + column * self.pixel
     }
 
-    /// The end of what so many channels of all sheets take, if there is a pixel.
+    /// The end of what so many channels of all sheets take.
     pub(super) fn end(&self, channels: usize) -> usize {
-        let last = self.size.map(|len| len.saturating_sub(1));
-        match channels {
-            0 => 0,
-            _ => self.place(self.count - 1, channels - 1, last) + LANES,
+        let [rows, columns] = self.size;
+        if [self.count, channels, rows, columns].contains(&0) {
+            return 0;
         }
+        self.place(self.count - 1, channels - 1, [rows - 1, columns - 1]) + LANES
     }
 
     /// How channels, rows and pixels of a sheet lie.

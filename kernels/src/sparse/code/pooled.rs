@@ -1,11 +1,11 @@
 //! Max pooling behind a product by code, while its rows are still in the cache.
 
-use super::product::{Product, Rows, Target, Task};
+use super::product::{Product, Rows, Target};
 use crate::conv2d::{Pooling, Ring};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
-use crate::sparse::sheets::{Sheets, TilePlace};
+use crate::sparse::sheets::Sheets;
 
 impl Product<'_> {
     /// Computes the largest value in each window over every sheet of the result, which itself is never
@@ -18,18 +18,8 @@ impl Product<'_> {
         argmax: &mut [u8],
     ) {
         pooling.for_each_block(output, argmax, |sheet, output, argmax| {
-            let task = Task {
-                product: self,
-                tile: TilePlace {
-                    sheet,
-                    first: [0, 0],
-                    len: self.correlation.result_sheets.size,
-                },
-                chunks: 0..self.program.chunks(),
-                groups: 0..self.program.groups(),
-            };
             with_scratch(pooling.ring_len(1), |ring| {
-                task.with_rows(|rows| {
+                self.sheet(sheet).with_rows(|rows| {
                     set.run(PooledSheet {
                         rows,
                         pooling,

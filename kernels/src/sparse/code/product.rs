@@ -95,12 +95,12 @@ impl Product<'_> {
             .for_each(parts.count * pieces * places, task);
     }
 
-    /// The whole of the only sheet.
-    fn sheet(&self) -> Task<'_> {
+    /// The whole of a sheet.
+    pub(super) fn sheet(&self, sheet: usize) -> Task<'_> {
         Task {
             product: self,
             tile: TilePlace {
-                sheet: 0,
+                sheet,
                 first: [0, 0],
                 len: self.correlation.result_sheets.size,
             },
@@ -111,7 +111,7 @@ impl Product<'_> {
 
     /// Floats that [`run_rows`](Self::run_rows) works in.
     pub(in crate::sparse) fn rows_len(&self) -> usize {
-        self.sheet().scratch_len()
+        self.sheet(0).scratch_len()
     }
 
     /// Computes some rows of the only sheet, behind those that were computed before, in memory that
@@ -130,7 +130,7 @@ impl Product<'_> {
         };
         let pieces = self.program.code_len.div_ceil(MOST_CODE);
         let groups = self.program.groups();
-        let mut rows = Rows::new(self.sheet(), scratch, packed_rows);
+        let mut rows = Rows::new(self.sheet(0), scratch, packed_rows);
         set.run(SomeRows {
             rows: &mut rows,
             range,

@@ -279,7 +279,8 @@ impl Work<'_> {
             let (back_scratch, lanes) = scratch.split_at_mut(back_len);
             lanes.fill(0.0);
             let mut done = 0;
-            for first in (0..rows).step_by(band) {
+            // Without any row, the gradient of the input is zero.
+            for first in (0..rows.max(1)).step_by(band) {
                 let end = rows.min(first + band);
                 if let Some((pooling, argmax)) = &self.pooling {
                     set.run(Unpool {
