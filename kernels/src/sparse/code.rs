@@ -12,10 +12,8 @@ mod memory;
 mod pooled;
 mod product;
 mod program;
-mod sampling;
 
 #[cfg(test)]
 pub(super) use memory::Code;
 pub(super) use product::Product;
 pub(super) use program::Program;
-pub(super) use sampling::{Sampler, Strides, TOGETHER, Tile};

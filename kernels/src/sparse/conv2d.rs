@@ -158,7 +158,7 @@ pub fn grad_values(
     check("x", x.len(), input_len);
     let output_len = lanes_len(shape.images, shape.output_features());
     check("grad_output", grad_output.len(), output_len);
-    let order = &pattern.samples().index.order;
+    let order = &pattern.samples().order;
     order.with_unordered(grad_values, |sums| {
         sampling(pattern, shape, [x, grad_output]).run(set, sums);
     });
@@ -172,7 +172,7 @@ fn sampling<'a>(
 ) -> Sampling<'a> {
     let axes = shape.window.axes([shape.height, shape.width]);
     Sampling {
-        samples: pattern.samples(),
+        index: pattern.samples(),
         source: x,
         sheets: input_sheets(shape),
         before: axes.map(|axis| axis.before),

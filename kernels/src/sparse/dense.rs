@@ -144,14 +144,14 @@ pub fn grad_values(
     check("grad_values", grad_values.len(), pattern.len());
     let blocks = blocks(images);
     let sampling = Sampling {
-        samples: pattern.samples(),
+        index: pattern.samples(),
         source: x,
         sheets: Sheets::of_features(blocks, inputs),
         before: [0; 2],
         grad: grad_output,
         grad_sheets: Sheets::of_features(blocks, outputs),
     };
-    let order = &pattern.samples().index.order;
+    let order = &pattern.samples().order;
     order.with_unordered(grad_values, |sums| sampling.run(set, sums));
 }
 

@@ -57,7 +57,17 @@ impl Outline {
             results,
             sources,
             reach,
-            chunk: (PACKED / reach.channel_len()).clamp(1, sources.max(1)),
+            chunk: 1,
+        }
+        .with_packed(PACKED)
+    }
+
+    /// The same with chunks of so many floats at most.
+    pub(super) fn with_packed(self, floats: usize) -> Self {
+        let most = floats / self.reach.channel_len();
+        Self {
+            chunk: most.clamp(1, self.sources.max(1)),
+            ..self
         }
     }
 
@@ -80,10 +90,10 @@ impl Outline {
 
 /// The weights of a channel of the result in a chunk.
 #[derive(Clone, Copy, Debug)]
-struct List {
-    result: u32,
+pub(super) struct List {
+    pub(super) result: u32,
     /// The first of them; the last one is before the first of the next list.
-    start: u32,
+    pub(super) start: u32,
 }
 
 /// What a tile of the result reaches of the source.
@@ -248,15 +258,23 @@ impl Index {
         &self,
         chunk: usize,
         results: Range<usize>,
-    ) -> impl ExactSizeIterator<Item = (usize, Range<usize>)> + Clone {
-        assert!(results.start.is_multiple_of(BLOCK));
-        assert!(results.end.is_multiple_of(BLOCK) || results.end == self.outline.results);
-        let first = chunk * self.outline.results;
-        let lists = &self.lists[first + results.start..=first + results.end];
-        lists.windows(2).map(|pair| {
+    ) -> impl ExactSizeIterator<Item = (usize, Range<usize>)> {
+        self.lists_and_next(chunk, results).windows(2).map(|pair| {
             let weights = pair[0].start as usize..pair[1].start as usize;
             (pair[0].result as usize, weights)
         })
+    }
+
+    /// The same lists, and the one behind them, where the last of these ends.
+    ///
+    /// # Panics
+    /// As [`lists`](Self::lists).
+    #[inline(always)]
+    pub(super) fn lists_and_next(&self, chunk: usize, results: Range<usize>) -> &[List] {
+        assert!(results.start.is_multiple_of(BLOCK));
+        assert!(results.end.is_multiple_of(BLOCK) || results.end == self.outline.results);
+        let first = chunk * self.outline.results;
+        &self.lists[first + results.start..=first + results.end]
     }
 
     /// Where the weights of these channels lie, of a chunk.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::correlate::Correlation;
 use super::index::{Index, Reach, run_tile};
-use super::sheets::{TilePlace, Window};
+use super::sheets::{Next, TilePlace, Window};
 use crate::dispatch::Kernel;
 use crate::gemm::tile::TileKernel;
 use crate::isa::Isa;
@@ -70,7 +70,12 @@ impl TileKernel for Task<'_> {
             if index.weights(chunk, results.clone()).is_empty() {
                 continue;
             }
-            window.pack(isa, &tile, outline.channels(chunk), (packed, true));
+            window.pack(
+                isa,
+                &tile,
+                outline.channels(chunk),
+                (packed, Next::Channels),
+            );
             let is_last = chunk + 1 == chunks.end;
             for (result, list) in index.lists(chunk, results.clone()) {
                 let sums = &mut sums[(result - results.start) * result_len..][..result_len];

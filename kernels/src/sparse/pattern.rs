@@ -1,9 +1,10 @@
 //! Which weights there are, and in which order the kernels meet them.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use super::index::{Entry, Outline, Reach, tile};
-use super::products::{Products, Samples};
+use super::index::{Entry, Index, Outline, Reach, tile};
+use super::products::{Products, Way};
+use super::sample;
 use crate::dispatch::InstructionSet;
 use crate::gemm::scratch::with_scratch;
 use crate::lanes::check;
@@ -16,8 +17,8 @@ use crate::window::Window;
 /// the kernels meet them depend on the instruction set, and each call brings the values into its own.
 ///
 /// Memory: 4 bytes for each position, and for each of the three passes, once it was asked for, 8 by lists
-/// or some 14 by generated code (the gradient of the values has both), besides 8 bytes for each pair of a
-/// channel and a chunk of the other side.
+/// or some 14 by generated code (of the first two), besides 8 bytes for each pair of a channel and a chunk of
+/// the other side.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     /// Of the whole kernel, `[kernel height, kernel width, inputs, outputs]`.
@@ -29,7 +30,7 @@ pub struct Pattern {
     /// Sorted, or compiled, when they are wanted first.
     forward: OnceLock<Products>,
     gradient: OnceLock<Products>,
-    samples: OnceLock<Samples>,
+    samples: OnceLock<Arc<Index>>,
 }
 
 impl Pattern {
@@ -89,10 +90,15 @@ impl Pattern {
         })
     }
 
-    /// Those of the gradient of the values.
-    pub(super) fn samples(&self) -> &Samples {
-        self.samples
-            .get_or_init(|| Samples::new(self.set, self.forward(), || self.forward_entries()))
+    /// The positions as the gradient of the values goes through them.
+    pub(super) fn samples(&self) -> &Index {
+        self.samples.get_or_init(|| match &self.forward().way {
+            Way::Lists(index) => index.clone(),
+            Way::Code(_) => {
+                let outline = sample::outline(self.set, self.forward_outline());
+                Arc::new(Index::new(outline, self.forward_entries()))
+            }
+        })
     }
 
     fn forward_outline(&self) -> Outline {
@@ -259,9 +265,8 @@ mod tests {
                 assert_eq!(value, if at % 3 == 1 { at as f32 } else { -1.0 });
             }
             assert!(pattern.positions().is_sorted());
-            let samples = pattern.samples();
             let products = [pattern.forward(), pattern.gradient()].map(Products::order);
-            for order in products.into_iter().chain([&samples.index.order]) {
+            for order in products.into_iter().chain([&pattern.samples().order]) {
                 {
                     let mut back = vec![0.0; 70];
                     order.with_ordered(&values, |ordered| {

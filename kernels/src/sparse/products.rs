@@ -1,8 +1,8 @@
 //! The weights of a mask as each kernel wants them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::code::{Program, Sampler, Strides};
+use super::code::Program;
 use super::index::{Entry, Index, Order, Outline};
 use crate::dispatch::InstructionSet;
 
@@ -46,52 +46,6 @@ impl Products {
             Way::Code(program) => &program.order,
             Way::Lists(index) => &index.order,
         }
-    }
-}
-
-/// The gradient of the values.
-#[derive(Clone, Debug)]
-pub(super) struct Samples {
-    set: InstructionSet,
-    pub(super) index: Arc<Index>,
-    /// What computes the same by code, made for the images that come first.
-    sampler: OnceLock<Option<Sampler>>,
-}
-
-impl Samples {
-    /// Of weights whose products `forward` computes.
-    pub(super) fn new(
-        set: InstructionSet,
-        forward: &Products,
-        entries: impl FnOnce() -> Vec<Entry>,
-    ) -> Self {
-        let index = match &forward.way {
-            Way::Lists(index) => index.clone(),
-            Way::Code(_) => Arc::new(Index::new(forward.outline, entries())),
-        };
-        Self {
-            set,
-            index,
-            sampler: OnceLock::new(),
-        }
-    }
-
-    /// The same by lists alone.
-    #[cfg(test)]
-    fn by_lists(&self) -> Self {
-        Self {
-            set: self.set,
-            index: self.index.clone(),
-            sampler: OnceLock::from(None),
-        }
-    }
-
-    /// Code for a gradient of the result that lies like this, if there is any: it is made once, for the
-    /// images of a net are of one size.
-    pub(super) fn sampler(&self, strides: Strides) -> Option<&Sampler> {
-        let sampler = || Sampler::new(self.set, &self.index, strides);
-        let sampler = self.sampler.get_or_init(sampler).as_ref();
-        sampler.filter(|sampler| sampler.strides() == strides)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::code::Strides;
 use super::index::Reach;
 use crate::isa::Isa;
 use crate::lanes::LANES;
@@ -65,15 +64,6 @@ impl Sheets {
         self.place(self.count - 1, channels - 1, [rows - 1, columns - 1]) + LANES
     }
 
-    /// How channels, rows and pixels of a sheet lie.
-    pub(super) fn strides(&self) -> Strides {
-        Strides {
-            channel: self.channel,
-            row: self.row,
-            pixel: self.pixel,
-        }
-    }
-
     /// Asks for the pixels of a tile in one channel.
     #[inline(always)]
     pub(super) fn prefetch<I: Isa>(
@@ -83,45 +73,21 @@ impl Sheets {
         tile: &TilePlace,
         channel: usize,
     ) {
-        for pixel in self.pixels(start, tile, channel) {
-            isa.prefetch(pixel);
+        let mut row = start.wrapping_add(self.place(tile.sheet, channel, tile.first));
+        for _ in 0..tile.len[0] {
+            let mut pixel = row;
+            for _ in 0..tile.len[1] {
+                isa.prefetch(pixel);
+                pixel = pixel.wrapping_add(self.pixel);
+            }
+            row = row.wrapping_add(self.row);
         }
-    }
-
-    /// The same, but no further than into the second-level cache.
-    #[inline(always)]
-    pub(super) fn ask<I: Isa>(&self, isa: I, start: *const f32, tile: &TilePlace, channel: usize) {
-        for pixel in self.pixels(start, tile, channel) {
-            isa.prefetch_to_l2(pixel);
-        }
-    }
-
-    /// Where the pixels of a tile in one channel lie.
-    #[inline(always)]
-    fn pixels(
-        &self,
-        start: *const f32,
-        tile: &TilePlace,
-        channel: usize,
-    ) -> impl Iterator<Item = *const f32> {
-        let first = start.wrapping_add(self.place(tile.sheet, channel, tile.first));
-        let ([rows, columns], [row, pixel]) = (tile.len, [self.row, self.pixel]);
-        (0..rows).flat_map(move |at| {
-            let first = first.wrapping_add(at * row);
-            (0..columns).map(move |at| first.wrapping_add(at * pixel))
-        })
     }
 
     /// Floats from one row to the next.
     #[inline(always)]
     pub(super) fn row(&self) -> usize {
         self.row
-    }
-
-    /// Tiles of all sheets.
-    pub(super) fn tile_count(&self, reach: &Reach) -> usize {
-        let [down, across] = self.tiles(reach);
-        self.count * down * across
     }
 
     /// Tiles of a sheet by rows and columns.
@@ -155,6 +121,15 @@ impl TilePlace {
     }
 }
 
+/// What is packed next, and asked for meanwhile.
+#[derive(Clone, Copy)]
+pub(super) enum Next {
+    /// The channels behind these, for the same tile.
+    Channels,
+    /// The same channels, for the tile to the right.
+    Tile,
+}
+
 /// The part of the source that one tile reaches.
 #[derive(Clone, Copy)]
 pub(super) struct Window<'a> {
@@ -166,9 +141,8 @@ pub(super) struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// Packs some channels for a tile, `[channel][row][column][16]`, zeros where there is no pixel. If it
-    /// looks `ahead`, it asks for what the next call will pack: the channels behind these, or the first
-    /// ones of the next tile.
+    /// Packs some channels for a tile, `[channel][row][column][16]`, zeros where there is no pixel, and
+    /// asks for what comes next.
     ///
     /// # Panics
     /// If the target is shorter than so many channels.
@@ -178,15 +152,19 @@ impl Window<'_> {
         isa: I,
         tile: &TilePlace,
         channels: Range<usize>,
-        (packed, ahead): (&mut [f32], bool),
+        (packed, next): (&mut [f32], Next),
     ) {
         let [rows, columns] = self.reach.packed;
         let (vectors, _) = packed.as_chunks_mut::<LANES>();
         let vectors = &mut vectors[..channels.len() * rows * columns];
-        if self.sheets.has_features {
-            return self.pack_features(isa, tile, channels, (vectors, ahead));
+        let Self { sheets, reach, .. } = self;
+        let next = match next {
+            Next::Channels => channels.len() * sheets.channel,
+            Next::Tile => reach.tile[1] * reach.stride[1] * sheets.pixel,
+        };
+        if sheets.has_features {
+            return self.pack_features(isa, tile, channels, (vectors, next));
         }
-        let next = ahead.then_some(self.sheets.channel * channels.len());
         let mut targets = vectors.chunks_exact_mut(columns);
         for channel in channels {
             for at in 0..rows {
@@ -199,41 +177,17 @@ impl Window<'_> {
         }
     }
 
-    /// Asks for one of the rows of pixels that are packed of these channels of images, from the first
-    /// row of the first channel to the last one of the last.
-    #[inline(always)]
-    pub(super) fn ask<I: Isa>(
-        &self,
-        isa: I,
-        tile: &TilePlace,
-        channels: &Range<usize>,
-        row: usize,
-    ) {
-        let (sheets, [rows, columns]) = (self.sheets, self.reach.packed);
-        let (channel, row) = (channels.start + row / rows, row % rows);
-        let Some(row) = self.source(0, tile, row) else {
-            return;
-        };
-        let first = (tile.first[1] * self.reach.stride[1]).saturating_sub(self.before[1]);
-        let len = columns.min(sheets.size[1].saturating_sub(first));
-        let place = sheets.place(tile.sheet, channel, [row, first]);
-        let start = self.values.as_ptr().wrapping_add(place);
-        for column in 0..len {
-            isa.prefetch_to_l2(start.wrapping_add(column * sheets.pixel));
-        }
-    }
-
     /// Packs some features of the blocks of a tile: block by block, since its features lie side by side.
+    /// Asks for what lies so many floats behind each.
     #[inline(always)]
     fn pack_features<I: Isa>(
         &self,
         isa: I,
         tile: &TilePlace,
         channels: Range<usize>,
-        (vectors, ahead): (&mut [[f32; LANES]], bool),
+        (vectors, next): (&mut [[f32; LANES]], usize),
     ) {
         let columns = self.reach.packed[1];
-        let next = channels.len() * LANES;
         for column in 0..columns {
             let targets = vectors[column..].iter_mut().step_by(columns);
             if column >= tile.len[1] {
@@ -244,9 +198,7 @@ impl Window<'_> {
             let from = self.sheets.place(tile.sheet, channels.start, place);
             let (features, _) = self.values[from..].as_chunks::<LANES>();
             for (target, feature) in targets.zip(&features[..channels.len()]) {
-                if ahead {
-                    isa.prefetch_to_l2(feature.as_ptr().wrapping_add(next));
-                }
+                isa.prefetch_to_l2(feature.as_ptr().wrapping_add(next));
                 isa.store(target, isa.load(feature));
             }
         }
@@ -259,16 +211,14 @@ impl Window<'_> {
         isa: I,
         tile: &TilePlace,
         [channel, row]: [usize; 2],
-        (target, next): (&mut [[f32; LANES]], Option<usize>),
+        (target, next): (&mut [[f32; LANES]], usize),
     ) {
         let Self { sheets, reach, .. } = self;
         let vector = |column: usize| {
             let from = sheets.place(tile.sheet, channel, [row, column]);
             let pixel = self.values[from..].first_chunk();
             let pixel: &[f32; LANES] = pixel.expect("a vector for each pixel");
-            if let Some(next) = next {
-                isa.prefetch_to_l2(pixel.as_ptr().wrapping_add(next));
-            }
+            isa.prefetch_to_l2(pixel.as_ptr().wrapping_add(next));
             isa.load(pixel)
         };
         if reach.dilation[1] > 1 {

@@ -8,7 +8,6 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Register {
     Rax = 0,
-    Rcx = 1,
     Rdx = 2,
     Rsi = 6,
     Rdi = 7,
@@ -116,11 +115,6 @@ impl Assembler {
         self.evex(MULTIPLY_ADD_231, sum, vector, float);
     }
 
-    /// `sum += vector · *place`, a vector there (VFMADD231PS).
-    pub(super) fn multiply_add(&mut self, sum: Vector, vector: Vector, place: Place) {
-        self.evex(MULTIPLY_ADD_231, sum, vector, whole(place));
-    }
-
     /// `target = *place`, eight bytes (MOV).
     pub(super) fn load_register(&mut self, target: Register, place: Place) {
         let (target, base) = (target as u8, place.base as u8);
@@ -136,23 +130,6 @@ impl Assembler {
         let bytes = [0x48 | target >> 3, 0x81, 0xc0 | target & 7];
         self.bytes.extend(bytes);
         self.bytes.extend(amount.to_le_bytes());
-    }
-
-    /// `target = source` (MOV).
-    pub(super) fn copy(&mut self, target: Register, source: Register) {
-        let (target, source) = (target as u8, source as u8);
-        self.bytes.push(0x48 | (source >> 3) << 2 | target >> 3);
-        self.bytes.push(0x89);
-        self.bytes.push(0xc0 | (source & 7) << 3 | target & 7);
-    }
-
-    /// Takes one from `count` and goes back to `start` unless nothing is left (ADD, JNZ).
-    pub(super) fn count_down(&mut self, count: Register, start: usize) {
-        self.add(count, -1);
-        self.bytes.extend([0x0f, 0x85]);
-        let end = self.len() + 4;
-        let back = (end - start) as i32;
-        self.bytes.extend((-back).to_le_bytes());
     }
 
     /// Goes on so many bytes behind this instruction (JMP); [`land`](Self::land) says how many.

@@ -231,7 +231,7 @@ impl Work<'_> {
             });
             let parts = || sums.chunks_exact(part_len);
             if let Some(target) = values {
-                let order = &pattern.samples().index.order;
+                let order = &pattern.samples().order;
                 order.with_unordered(target, |sums| add_parts(sums, parts()));
             }
             if let Some(target) = bias {

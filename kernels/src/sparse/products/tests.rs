@@ -7,7 +7,6 @@ use crate::lanes::LANES;
 use crate::sparse::Pattern;
 use crate::sparse::code::Code;
 use crate::sparse::correlate::Correlation;
-use crate::sparse::sample::Sampling;
 use crate::sparse::sheets::Sheets;
 use crate::window::{Padding, Window};
 
@@ -57,26 +56,6 @@ fn correlate(
     result
 }
 
-/// The gradient of the values that samples of one way leave.
-fn sample(
-    set: InstructionSet,
-    samples: &Samples,
-    layout: &Layout,
-    (source, grad): (&[f32], &[f32]),
-) -> Vec<f32> {
-    let mut sums = vec![f32::NAN; samples.index.order.len()];
-    let sampling = Sampling {
-        samples,
-        source,
-        sheets: layout.sheets,
-        before: layout.before,
-        grad,
-        grad_sheets: layout.result_sheets,
-    };
-    sampling.run(set, &mut sums);
-    sums
-}
-
 fn check(set: InstructionSet, pattern: &Pattern, layout: &Layout) {
     let values = noise(1, pattern.len());
     let forward = pattern.forward();
@@ -90,16 +69,6 @@ fn check(set: InstructionSet, pattern: &Pattern, layout: &Layout) {
         let by_lists = correlate(set, &lists, layout, operands, rectified);
         assert_eq!(bits(&by_code), bits(&by_lists));
     }
-
-    let grad = noise(3, layout.result_sheets.end(outline.results));
-    let samples = pattern.samples();
-    let sampler = samples.sampler(layout.result_sheets.strides());
-    assert!(sampler.is_some(), "no code was made");
-    let lists = samples.by_lists();
-    let operands = (&source[..], &grad[..]);
-    let by_code = sample(set, samples, layout, operands);
-    let by_lists = sample(set, &lists, layout, operands);
-    assert_eq!(bits(&by_code), bits(&by_lists));
 }
 
 /// Whether code is made for a set: there is none where the system refuses to execute it.
@@ -192,26 +161,6 @@ fn other_windows_and_sets_have_lists() {
         assert!(!is_code(pattern([3, 3], [2, 1]).forward()));
         assert!(!is_code(pattern([3, 3], [1, 2]).gradient()));
         assert!(!is_code(pattern([7, 1], [1, 1]).forward()));
-        let strides = Sheets::of_images(1, 2, [4, 4]).strides();
-        let is_sampled = |stride| pattern([3, 3], stride).samples().sampler(strides).is_some();
-        assert_eq!(is_sampled([1, 1]), has_code(set));
-        assert!(!is_sampled([2, 2]));
-    }
-}
-
-#[test]
-fn images_of_another_size_are_sampled_by_lists() {
-    for set in sets() {
-        let window = Window {
-            kernel: [3, 3],
-            stride: [1, 1],
-            padding: Padding::Same,
-        };
-        let pattern = Pattern::conv2d(set, window, [2, 2], &[1; 36]);
-        let strides = |size| Sheets::of_images(1, 2, size).strides();
-        assert!(pattern.samples().sampler(strides([4, 5])).is_some());
-        assert!(pattern.samples().sampler(strides([5, 4])).is_none());
-        assert!(pattern.samples().sampler(strides([4, 5])).is_some());
     }
 }
 

@@ -1,0 +1,321 @@
+//! The way through lists of positions, and the products with the gradient of a tile.
+
+use std::ops::Range;
+
+use super::{SLACK, Sampling};
+use crate::dispatch::Kernel;
+use crate::gemm::tile::TileKernel;
+use crate::isa::Isa;
+use crate::lanes::LANES;
+use crate::sparse::index::{List, run_tile};
+use crate::sparse::lists::row_step;
+use crate::sparse::sheets::{Next, Sheets, TilePlace, Window};
+
+/// Channels of the gradient that are asked for before they are read.
+const AHEAD: usize = 2;
+
+/// Some chunks of some channels of the result, over some tiles.
+pub(super) struct Task<'a> {
+    pub(super) sampling: &'a Sampling<'a>,
+    pub(super) tiles: Range<usize>,
+    pub(super) results: Range<usize>,
+    pub(super) chunks: Range<usize>,
+    pub(super) packed: &'a mut [f32],
+    /// One for each of its values, chunk by chunk, and [`SLACK`], to which products are added.
+    pub(super) sums: &'a mut [f32],
+}
+
+impl Kernel for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        run_tile(isa, self.sampling.index.outline.reach.is_line(), self);
+    }
+}
+
+impl TileKernel for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) {
+        let Sampling {
+            index,
+            source,
+            sheets,
+            before,
+            grad,
+            grad_sheets,
+        } = self.sampling;
+        let outline = &index.outline;
+        let reach = &outline.reach;
+        let window = Window {
+            values: source,
+            sheets,
+            reach,
+            before: *before,
+        };
+        // Of features, what one chunk wants of all tiles stays near, weights and sums among it; of images,
+        // what all chunks want of one tile.
+        let by_chunk = sheets.has_features;
+        let (tile_count, chunk_count) = (self.tiles.len(), self.chunks.len());
+        let mut passed = 0;
+        for step in 0..tile_count * chunk_count {
+            let (tile_at, chunk_at) = match by_chunk {
+                true => (step % tile_count, step / tile_count),
+                false => (step / chunk_count, step % chunk_count),
+            };
+            let tile = TilePlace::new(grad_sheets, reach, self.tiles.start + tile_at);
+            let chunk = self.chunks.start + chunk_at;
+            if chunk_at == 0 {
+                passed = 0;
+            }
+            let weights = index.weights(chunk, self.results.clone());
+            let first_sum = passed;
+            if !by_chunk || tile_at + 1 == tile_count {
+                passed += weights.len();
+            }
+            if weights.is_empty() {
+                continue;
+            }
+            let next = match by_chunk {
+                true => Next::Tile,
+                false => Next::Channels,
+            };
+            window.pack(isa, &tile, outline.channels(chunk), (self.packed, next));
+            let lists = Lists {
+                lists: index.lists_and_next(chunk, self.results.clone()),
+                offsets: &index.offsets,
+                x: self.packed.as_ptr(),
+                x_row: row_step(reach),
+                x_pixel: reach.stride[1] * LANES,
+                grad,
+                grad_sheets,
+                tile,
+                sums: &mut self.sums[first_sum..][..weights.len() + SLACK],
+            };
+            // The next chunk finds the gradient of an image near.
+            let asks = by_chunk || chunk_at == 0;
+            // SAFETY: the index was built for packed chunks of this reach; the sampling held the
+            // gradient to its sheets, on which the tile lies.
+            unsafe {
+                match (
+                    reach.is_line(),
+                    (tile.len[1], reach.stride[1]) == (VECTORS, 1),
+                ) {
+                    (true, true) => lists.run::<I, ROWS, Line<I, VECTORS>>(isa, asks),
+                    (false, true) => lists.run::<I, ROWS, Columns<VECTORS>>(isa, asks),
+                    (_, false) => lists.run::<I, ROWS, Columns<0>>(isa, asks),
+                }
+            }
+        }
+    }
+}
+
+/// The positions of some channels of the result in a packed chunk, with the gradient of one tile.
+struct Lists<'a> {
+    /// And the one behind them.
+    lists: &'a [List],
+    /// Of the whole index.
+    offsets: &'a [u32],
+    x: *const f32,
+    x_row: usize,
+    x_pixel: usize,
+    grad: &'a [f32],
+    grad_sheets: &'a Sheets,
+    tile: TilePlace,
+    /// Of those positions, and [`SLACK`].
+    sums: &'a mut [f32],
+}
+
+impl Lists<'_> {
+    /// Adds the products of the tile to the sums of all positions, `AT_ONCE` of them at a time. Asks for the
+    /// gradient of lists to come, if it is far.
+    ///
+    /// # Safety
+    /// Every vector of the tile is valid for reading, in the packed chunk at each offset and in the
+    /// gradient of each channel that has a list; the tile is as the shape says.
+    #[inline(always)]
+    unsafe fn run<I: Isa, const AT_ONCE: usize, S: Shape<I>>(mut self, isa: I, asks: bool) {
+        let last = self.lists.len() - 1;
+        for at in 0..last {
+            let (list, next) = (self.lists[at], self.lists[at + 1]);
+            if asks {
+                let ahead = self.lists[last.min(at + AHEAD)].result as usize;
+                S::prefetch(isa, &self, self.grad_of(ahead));
+            }
+            let grad = self.grad_of(list.result as usize);
+            let mut offsets = &self.offsets[list.start as usize..next.start as usize];
+            // SAFETY: as the caller vouches.
+            unsafe {
+                let shape = S::new(isa, &self, grad);
+                while let Some((next, rest)) = offsets.split_first_chunk::<AT_ONCE>() {
+                    self.add(isa, next, &shape);
+                    offsets = rest;
+                }
+                macro_rules! add_rest {
+                    ($($count:literal)*) => {
+                        match offsets.len() {
+                            $($count => {
+                                let rest = offsets.first_chunk::<$count>().expect("so many");
+                                self.add(isa, rest, &shape);
+                            })*
+                            _ => {}
+                        }
+                    };
+                }
+                add_rest!(1 2 3 4 5 6 7);
+            }
+        }
+    }
+
+    /// The first pixel of the tile in a channel of the gradient.
+    #[inline(always)]
+    fn grad_of(&self, channel: usize) -> *const f32 {
+        let Self { grad, tile, .. } = self;
+        let place = self.grad_sheets.place(tile.sheet, channel, tile.first);
+        grad.as_ptr().wrapping_add(place)
+    }
+
+    /// Adds the products of the tile to the sums of the next positions.
+    ///
+    /// # Safety
+    /// See [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn add<I: Isa, S: Shape<I>, const COUNT: usize>(
+        &mut self,
+        isa: I,
+        offsets: &[u32; COUNT],
+        shape: &S,
+    ) {
+        const { assert!(COUNT <= SLACK) };
+        let x = offsets.map(|offset| isa.address(self.x, offset as usize));
+        let mut dots = [isa.zero(); SLACK];
+        // SAFETY: as the caller vouches.
+        unsafe { shape.add(isa, self, x, &mut dots) };
+        if COUNT == 1 {
+            self.sums[0] += isa.sum(dots[0]);
+        } else {
+            let totals = isa.sum_eight(dots);
+            // All of them in one vector.
+            for (at, (sum, total)) in self.sums[..SLACK].iter_mut().zip(totals).enumerate() {
+                *sum += if at < COUNT { total } else { 0.0 };
+            }
+        }
+        self.sums = &mut std::mem::take(&mut self.sums)[COUNT..];
+    }
+}
+
+/// The gradient of one channel of the result on a tile of some shape.
+trait Shape<I: Isa> {
+    /// Asks for it.
+    fn prefetch(isa: I, lists: &Lists<'_>, grad: *const f32);
+
+    /// # Safety
+    /// Every vector of the tile is valid for reading.
+    unsafe fn new(isa: I, lists: &Lists<'_>, grad: *const f32) -> Self;
+
+    /// Adds to each of the first sums the products with the vectors of the source from one place on.
+    ///
+    /// # Safety
+    /// Every vector of the tile is valid for reading, in the gradient and from each place on.
+    unsafe fn add<const COUNT: usize>(
+        &self,
+        isa: I,
+        lists: &Lists<'_>,
+        x: [*const f32; COUNT],
+        dots: &mut [I::F32; SLACK],
+    );
+}
+
+/// A row of so many pixels, whose vectors of the source lie side by side.
+struct Line<I: Isa, const COLUMNS: usize>([I::F32; COLUMNS]);
+
+impl<I: Isa, const COLUMNS: usize> Shape<I> for Line<I, COLUMNS> {
+    #[inline(always)]
+    fn prefetch(isa: I, lists: &Lists<'_>, grad: *const f32) {
+        for column in 0..COLUMNS {
+            isa.prefetch(grad.wrapping_add(column * lists.grad_sheets.pixel));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn new(isa: I, lists: &Lists<'_>, grad: *const f32) -> Self {
+        let pixel = lists.grad_sheets.pixel;
+        // SAFETY: the caller vouches for the vectors of the tile.
+        Self(std::array::from_fn(|column| unsafe {
+            isa.load_ptr(grad.wrapping_add(column * pixel))
+        }))
+    }
+
+    #[inline(always)]
+    unsafe fn add<const COUNT: usize>(
+        &self,
+        isa: I,
+        _: &Lists<'_>,
+        x: [*const f32; COUNT],
+        dots: &mut [I::F32; SLACK],
+    ) {
+        for (dot, x) in dots.iter_mut().zip(x) {
+            for (column, &grad) in self.0.iter().enumerate() {
+                // SAFETY: the caller vouches for the vectors of the tile.
+                let x = unsafe { isa.load_ptr(x.add(column * LANES)) };
+                *dot = isa.mul_add(x, grad, *dot);
+            }
+        }
+    }
+}
+
+/// Rows of so many pixels, whose vectors of the source lie side by side, or if that is zero, of as many and
+/// as far apart as the lists say.
+struct Columns<const COLUMNS: usize>(*const f32);
+
+impl<I: Isa, const COLUMNS: usize> Shape<I> for Columns<COLUMNS> {
+    #[inline(always)]
+    fn prefetch(isa: I, lists: &Lists<'_>, grad: *const f32) {
+        let [rows, columns] = lists.tile.len;
+        for row in 0..rows {
+            let row = grad.wrapping_add(row * lists.grad_sheets.row());
+            for column in 0..columns {
+                isa.prefetch(row.wrapping_add(column * lists.grad_sheets.pixel));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn new(_: I, _: &Lists<'_>, grad: *const f32) -> Self {
+        Self(grad)
+    }
+
+    #[inline(always)]
+    unsafe fn add<const COUNT: usize>(
+        &self,
+        isa: I,
+        lists: &Lists<'_>,
+        mut x: [*const f32; COUNT],
+        dots: &mut [I::F32; SLACK],
+    ) {
+        let (columns, x_pixel) = match COLUMNS {
+            0 => (lists.tile.len[1], lists.x_pixel),
+            _ => (COLUMNS, LANES),
+        };
+        let mut grad_row = self.0;
+        for _ in 0..lists.tile.len[0] {
+            let mut grad = grad_row;
+            for column in 0..columns {
+                // SAFETY: the caller vouches for the vectors of the tile.
+                let factor = unsafe { isa.load_ptr(grad) };
+                grad = grad.wrapping_add(lists.grad_sheets.pixel);
+                for (dot, x) in dots.iter_mut().zip(x) {
+                    // SAFETY: as above.
+                    let x = unsafe { isa.load_ptr(x.add(column * x_pixel)) };
+                    *dot = isa.mul_add(x, factor, *dot);
+                }
+            }
+            grad_row = grad_row.wrapping_add(lists.grad_sheets.row());
+            for x in &mut x {
+                *x = x.wrapping_add(lists.x_row);
+            }
+        }
+    }
+}
