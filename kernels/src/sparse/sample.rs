@@ -28,13 +28,13 @@ const MOST_PARTS: usize = 8 << 20;
 /// positions, to which zeros are added.
 pub(super) const SLACK: usize = 8;
 
-/// Floats of a packed chunk of single pixels, at most, on processors with AMX, whose first-level caches
-/// have 48 KB: 40 of them. The larger it is, the fewer times the gradient comes from the second-level cache.
+/// Floats of a packed chunk, at most, on processors with AMX, whose first-level caches have 48 KB: 40 of
+/// them. The larger it is, the fewer times the gradient comes from the second-level cache.
 const PACKED_FOR_AMX: usize = 40 << 8;
 
 /// What becomes of the outline of the products forward where the positions have an index of their own.
 pub(super) fn outline(set: InstructionSet, outline: Outline) -> Outline {
-    match set.has_tiles() && outline.reach.is_line() {
+    match set.has_tiles() {
         true => outline.with_packed(PACKED_FOR_AMX),
         false => outline,
     }
