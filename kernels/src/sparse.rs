@@ -2,10 +2,10 @@
 //!
 //! In lanes a weight is a scalar that is broadcast, so a weight that is not there costs nothing, however
 //! the others lie. A [`Pattern`] says which positions there are and in which order their values stand;
-//! it is built once for a mask. For AVX-512 its products are compiled into machine code (the module
-//! `code`, which says how); elsewhere, and where the system lets nobody execute what was written,
-//! kernels walk through lists, as follows. Both add up the same products in the same order, to the same
-//! bits.
+//! it is built once for a mask. For AVX-512 its products forward and those of the input gradient are
+//! compiled into machine code (the module `code`, which says how); elsewhere, where the system lets nobody
+//! execute what was written, and for the gradient of the values, kernels walk through lists, as follows.
+//! Code and lists add up the same products in the same order, to the same bits.
 //!
 //! A dense layer is here a convolution of single pixels, whose pixels are the blocks of sixteen images.
 //! A *tile* of the result is a few neighbouring pixels. For each, a *chunk* of source channels is packed,

@@ -36,7 +36,7 @@ pub(super) struct Index {
     pub(super) order: Order,
 }
 
-/// Which value stands at each place of another order.
+/// Another order of the values: when the turn of each comes.
 #[derive(Clone, Debug)]
 pub(super) struct Order(Vec<u32>);
 
@@ -152,9 +152,13 @@ pub(super) struct Entry {
 }
 
 impl Order {
-    /// The values at these places, each of which there is once.
-    pub(super) fn new(places: Vec<u32>) -> Self {
-        Self(places)
+    /// The order of weights, of which each value has one.
+    pub(super) fn of<'a>(weights: impl ExactSizeIterator<Item = &'a Entry>) -> Self {
+        let mut turns = vec![0; weights.len()];
+        for (turn, weight) in (0..).zip(weights) {
+            turns[weight.value as usize] = turn;
+        }
+        Self(turns)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -163,11 +167,17 @@ impl Order {
 
     /// Calls `code` with the values in this order.
     pub(super) fn with_ordered(&self, values: &[f32], code: impl FnOnce(&[f32])) {
+        assert_eq!(values.len(), self.0.len());
         with_scratch(values.len(), |ordered| {
-            let targets = ordered.par_chunks_mut(MOVED).zip(self.0.par_chunks(MOVED));
-            targets.for_each(|(targets, order)| {
-                for (target, &at) in targets.iter_mut().zip(order) {
-                    *target = values[at as usize];
+            let places = Shared::new(ordered.as_mut_ptr());
+            // Neighbouring values have their turns in a few neighbourhoods, which stay in the first-level
+            // cache while they are written.
+            let moved = values.par_chunks(MOVED).zip(self.0.par_chunks(MOVED));
+            moved.for_each(|(values, turns)| {
+                for (&value, &turn) in values.iter().zip(turns) {
+                    // SAFETY: turns are a permutation of the places of as many values, so that each
+                    // place is written once.
+                    unsafe { *places.start().add(turn as usize) = value };
                 }
             });
             code(ordered);
@@ -180,13 +190,10 @@ impl Order {
         assert_eq!(values.len(), self.0.len());
         with_scratch(values.len(), |ordered| {
             code(ordered);
-            let places = Shared::new(values.as_mut_ptr());
-            let moved = ordered.par_chunks(MOVED).zip(self.0.par_chunks(MOVED));
-            moved.for_each(|(ordered, order)| {
-                for (&value, &at) in ordered.iter().zip(order) {
-                    // SAFETY: the order is a permutation of the places of as many values, so that each
-                    // place is written once.
-                    unsafe { *places.start().add(at as usize) = value };
+            let moved = values.par_chunks_mut(MOVED).zip(self.0.par_chunks(MOVED));
+            moved.for_each(|(values, turns)| {
+                for (value, &turn) in values.iter_mut().zip(turns) {
+                    *value = ordered[turn as usize];
                 }
             });
         });
@@ -245,7 +252,7 @@ impl Index {
             outline,
             lists,
             offsets: sorted.iter().copied().map(offset).collect(),
-            order: Order::new(sorted.iter().map(|entry| entry.value).collect()),
+            order: Order::of(sorted.iter().copied()),
         }
     }
 

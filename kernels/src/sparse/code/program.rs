@@ -137,7 +137,7 @@ impl Program {
         Ok(Self {
             code: Arc::new(code),
             code_len: bytes.len(),
-            order: Order::new(entries.iter().map(|entry| entry.value).collect()),
+            order: Order::of(entries.iter()),
             results,
             sources,
             kernel,
