@@ -30,7 +30,7 @@ struct Crossovers {
 }
 
 const AVX512: Crossovers = Crossovers {
-    dense: [0.42, 0.45],
+    dense: [0.52, 0.45],
     direct: [0.08, 0.6, 0.3],
     winograd: [0.3, 0.35, 0.33],
     winograd_pooled: 0.25,
