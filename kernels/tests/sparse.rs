@@ -142,6 +142,8 @@ fn dense_layers_match_naive() {
         [130, 33, 20],
         // A sum that is cut into parts.
         [20, 5_000, 3],
+        // Whole tiles of blocks, several of them, in several chunks of inputs.
+        [530, 130, 90],
     ];
     for &set in dispatch::all() {
         for [images, inputs, outputs] in sizes {

@@ -142,9 +142,9 @@ impl Lists<'_> {
             let (list, next) = (self.lists[at], self.lists[at + 1]);
             if asks {
                 let ahead = self.lists[last.min(at + AHEAD)].result as usize;
-                S::prefetch(isa, &self, self.grad_of(ahead));
+                S::prefetch(isa, &self, ahead);
             }
-            let grad = self.grad_of(list.result as usize);
+            let grad = self.grad[self.place(list.result as usize)..].as_ptr();
             let mut offsets = &self.offsets[list.start as usize..next.start as usize];
             // SAFETY: as the caller vouches.
             unsafe {
@@ -169,12 +169,11 @@ impl Lists<'_> {
         }
     }
 
-    /// The first pixel of the tile in a channel of the gradient.
+    /// Where the first pixel of the tile lies in a channel of the gradient.
     #[inline(always)]
-    fn grad_of(&self, channel: usize) -> *const f32 {
-        let Self { grad, tile, .. } = self;
-        let place = self.grad_sheets.place(tile.sheet, channel, tile.first);
-        grad.as_ptr().wrapping_add(place)
+    fn place(&self, channel: usize) -> usize {
+        let tile = &self.tile;
+        self.grad_sheets.place(tile.sheet, channel, tile.first)
     }
 
     /// Adds the products of the tile to the sums of the next positions.
@@ -208,8 +207,8 @@ impl Lists<'_> {
 
 /// The gradient of one channel of the result on a tile of some shape.
 trait Shape<I: Isa> {
-    /// Asks for it.
-    fn prefetch(isa: I, lists: &Lists<'_>, grad: *const f32);
+    /// Asks for that of a channel; there may be none.
+    fn prefetch(isa: I, lists: &Lists<'_>, channel: usize);
 
     /// # Safety
     /// Every vector of the tile is valid for reading.
@@ -233,7 +232,9 @@ struct Line<I: Isa, const COLUMNS: usize>([I::F32; COLUMNS]);
 
 impl<I: Isa, const COLUMNS: usize> Shape<I> for Line<I, COLUMNS> {
     #[inline(always)]
-    fn prefetch(isa: I, lists: &Lists<'_>, grad: *const f32) {
+    fn prefetch(isa: I, lists: &Lists<'_>, channel: usize) {
+        let grad = lists.grad.as_ptr().wrapping_add(lists.place(channel));
+        // The loop of any tile, of a known length.
         for column in 0..COLUMNS {
             isa.prefetch(grad.wrapping_add(column * lists.grad_sheets.pixel));
         }
@@ -272,14 +273,9 @@ struct Columns<const COLUMNS: usize>(*const f32);
 
 impl<I: Isa, const COLUMNS: usize> Shape<I> for Columns<COLUMNS> {
     #[inline(always)]
-    fn prefetch(isa: I, lists: &Lists<'_>, grad: *const f32) {
-        let [rows, columns] = lists.tile.len;
-        for row in 0..rows {
-            let row = grad.wrapping_add(row * lists.grad_sheets.row());
-            for column in 0..columns {
-                isa.prefetch(row.wrapping_add(column * lists.grad_sheets.pixel));
-            }
-        }
+    fn prefetch(isa: I, lists: &Lists<'_>, channel: usize) {
+        let (grad, tile) = (lists.grad.as_ptr(), &lists.tile);
+        lists.grad_sheets.prefetch(isa, grad, tile, channel);
     }
 
     #[inline(always)]
