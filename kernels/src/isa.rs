@@ -41,6 +41,9 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// The name that `TASKWEAVE_ISA` knows this set by.
     const NAME: &'static str;
 
+    /// Whether a multiply-add can read a value from memory and broadcast it in one instruction.
+    const MULTIPLIES_FROM_MEMORY: bool = false;
+
     /// Sixteen times `value`.
     fn splat(self, value: f32) -> Self::F32;
 

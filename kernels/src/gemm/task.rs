@@ -29,7 +29,6 @@ struct Operands {
     a_panel: usize,
     a_row: usize,
     a_outer: usize,
-    a_inner: usize,
     /// The last panel where it lies elsewhere: its start, `a_row` and `a_outer`.
     a_last: Option<(*const f32, usize, usize)>,
     b: *const f32,
@@ -166,16 +165,16 @@ impl<E: Epilogue> Task<'_, E> {
         let (for_a, for_b) = self.scratch.split_at_mut(for_a);
 
         let first_row = self.panels.start * ROWS;
-        let (a, a_panel, a_row, a_outer, a_inner, a_last, group) = match a {
+        let (a, a_panel, a_row, a_outer, a_last, group) = match a {
             Broadcast::Matrix(source) => {
                 // SAFETY: `multiply` held the source to `rows` rows of `depth` steps.
                 unsafe { pack_block(isa, &source, first_row, steps, ROWS, for_a) };
-                (for_a.as_ptr(), ROWS * count, 1, 0, ROWS, None, count)
+                (for_a.as_ptr(), ROWS * count, 1, 0, None, count)
             }
             Broadcast::Packed(values) => {
                 let first = first_row * depth + start * ROWS;
                 let first = values.as_ptr().wrapping_add(first);
-                (first, ROWS * depth, 1, 0, ROWS, None, count)
+                (first, ROWS * depth, 1, 0, None, count)
             }
             Broadcast::Rows(source) => {
                 let stride = source.across_stride;
@@ -192,7 +191,7 @@ impl<E: Epilogue> Task<'_, E> {
                     (for_a.as_ptr(), count, 0)
                 });
                 let values = source.values.as_ptr().wrapping_add(first(first_row));
-                (values, ROWS * stride, stride, 0, 1, last, count)
+                (values, ROWS * stride, stride, 0, last, count)
             }
             Broadcast::Lanes(values) => {
                 let from = &values[(start * rows).min(values.len())..];
@@ -201,7 +200,7 @@ impl<E: Epilogue> Task<'_, E> {
                     (for_a.as_ptr(), LANES, ROWS * LANES)
                 });
                 let first = from.as_ptr().wrapping_add(first_row * LANES);
-                (first, ROWS * LANES, LANES, rows * LANES, 1, last, LANES)
+                (first, ROWS * LANES, LANES, rows * LANES, last, LANES)
             }
         };
 
@@ -239,7 +238,6 @@ impl<E: Epilogue> Task<'_, E> {
             a_panel,
             a_row,
             a_outer,
-            a_inner,
             a_last,
             b,
             b_strip,
@@ -283,7 +281,6 @@ impl<E: Epilogue> Task<'_, E> {
             a,
             a_row,
             a_outer,
-            a_inner: operands.a_inner,
             b: operands.b.wrapping_add(local_strip * operands.b_strip),
             b_vector: operands.b_vector,
             b_step: operands.b_step,

@@ -19,14 +19,14 @@ pub trait TileKernel {
 
 /// Where the operands and the result of one tile lie; all strides in floats.
 ///
-/// Step `s = outer · inner + i` of the sum reads the values
-/// `a[r · a_row + outer · a_outer + i · a_inner]` and the vectors at `b[v · b_vector + s · b_step]`.
+/// Step `s = outer · inner + i` of the sum reads the values `a[r · a_row + outer · a_outer + i]`, or, of
+/// `R` rows that lie side by side, `a[r + outer · a_outer + i · R]`, and the vectors at
+/// `b[v · b_vector + s · b_step]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<F = Store> {
     pub(crate) a: *const f32,
     pub(crate) a_row: usize,
     pub(crate) a_outer: usize,
-    pub(crate) a_inner: usize,
     pub(crate) b: *const f32,
     pub(crate) b_vector: usize,
     pub(crate) b_step: usize,
@@ -151,40 +151,101 @@ pub(crate) unsafe fn micro_kernel<
     tile: &Tile<F>,
 ) {
     F::prepare(isa, tile, VECTORS);
-    let a_row = if A_ROW == 0 { tile.a_row } else { A_ROW };
     let mut sums = [[isa.zero(); VECTORS]; ROWS];
     let mut b = tile.b;
     for outer in 0..tile.outer {
-        // SAFETY: inside the operand, as the caller vouches. Pointers may step past its end only
-        // by wrapping arithmetic, after the last read.
-        let mut a = unsafe { tile.a.add(outer * tile.a_outer) };
-        let mut ahead = tile.ahead.start;
-        if AHEAD {
-            ahead = ahead.wrapping_add(outer * tile.ahead.outer_stride);
+        let mut steps = Steps::<A_ROW, AHEAD> {
+            a: tile.a.wrapping_add(outer * tile.a_outer),
+            b,
+            ahead: tile
+                .ahead
+                .start
+                .wrapping_add(outer * tile.ahead.outer_stride),
+        };
+        // SAFETY: the caller vouches for every value and vector of every step.
+        unsafe {
+            // Two at a time: to count costs, too.
+            for _ in 0..tile.inner / 2 {
+                let [first, second] = steps.next_values::<I, ROWS, VECTORS, 2>(isa);
+                steps.add(isa, tile, first, &mut sums);
+                steps.add(isa, tile, second, &mut sums);
+            }
+            if tile.inner % 2 == 1 {
+                let [last] = steps.next_values::<I, ROWS, VECTORS, 1>(isa);
+                steps.add(isa, tile, last, &mut sums);
+            }
         }
-        for _ in 0..tile.inner {
-            if AHEAD {
-                isa.prefetch_to_l2(ahead);
-                ahead = ahead.wrapping_add(tile.ahead.inner_stride);
-            }
-            let mut vectors = [isa.zero(); VECTORS];
-            for (v, vector) in vectors.iter_mut().enumerate() {
-                // SAFETY: the caller vouches for every vector of every step.
-                *vector = unsafe { isa.load_ptr(b.add(v * tile.b_vector)) };
-            }
-            for (r, row) in sums.iter_mut().enumerate() {
-                // SAFETY: the caller vouches for `ROWS` values of every step.
-                let value = isa.splat(unsafe { *a.add(r * a_row) });
-                for (sum, vector) in row.iter_mut().zip(vectors) {
-                    *sum = isa.mul_add(value, vector, *sum);
-                }
-            }
-            a = a.wrapping_add(tile.a_inner);
-            b = b.wrapping_add(tile.b_step);
-        }
+        b = steps.b;
     }
     // SAFETY: the caller vouches for all that the finish names.
     unsafe { F::finish(isa, tile, sums) };
+}
+
+/// Where the operands of the next steps lie. Pointers may step past the end of an operand only after the
+/// last read.
+struct Steps<const A_ROW: usize, const AHEAD: bool> {
+    a: *const f32,
+    b: *const f32,
+    ahead: *const f32,
+}
+
+impl<const A_ROW: usize, const AHEAD: bool> Steps<A_ROW, AHEAD> {
+    /// Where the values of the next steps begin, an address for each vector: by one address for all, the
+    /// compiler would load each value only once.
+    #[inline(always)]
+    fn next_values<I: Isa, const ROWS: usize, const VECTORS: usize, const COUNT: usize>(
+        &mut self,
+        isa: I,
+    ) -> [[*const f32; VECTORS]; COUNT] {
+        let a_inner = if A_ROW == 1 { ROWS } else { 1 };
+        let mut address = self.a;
+        let first = [(); VECTORS].map(|()| {
+            if I::MULTIPLIES_FROM_MEMORY && A_ROW != 0 {
+                address = isa.address(address, 0);
+            }
+            address
+        });
+        self.a = self.a.wrapping_add(COUNT * a_inner);
+        std::array::from_fn(|step| first.map(|a| a.wrapping_add(step * a_inner)))
+    }
+
+    /// Adds the products of one step.
+    ///
+    /// A core that two threads share takes up three instructions in a cycle for each, of which two should
+    /// multiply. So where a set can, every other row takes its values from memory; if all did, there
+    /// would be more than two loads in a cycle.
+    ///
+    /// # Safety
+    /// As [`micro_kernel`], for this step.
+    #[inline(always)]
+    unsafe fn add<I: Isa, F, const ROWS: usize, const VECTORS: usize>(
+        &mut self,
+        isa: I,
+        tile: &Tile<F>,
+        a: [*const f32; VECTORS],
+        sums: &mut [[I::F32; VECTORS]; ROWS],
+    ) {
+        let a_row = if A_ROW == 0 { tile.a_row } else { A_ROW };
+        if AHEAD {
+            isa.prefetch_to_l2(self.ahead);
+            self.ahead = self.ahead.wrapping_add(tile.ahead.inner_stride);
+        }
+        let mut vectors = [isa.zero(); VECTORS];
+        for (v, vector) in vectors.iter_mut().enumerate() {
+            // SAFETY: the caller vouches for every vector of every step.
+            *vector = unsafe { isa.load_ptr(self.b.add(v * tile.b_vector)) };
+        }
+        self.b = self.b.wrapping_add(tile.b_step);
+        for (r, row) in sums.iter_mut().enumerate() {
+            let is_loaded_once = r % 2 == 0;
+            for (v, (sum, vector)) in row.iter_mut().zip(vectors).enumerate() {
+                let a = a[if is_loaded_once { 0 } else { v }];
+                // SAFETY: the caller vouches for `ROWS` values of every step.
+                let value = isa.splat(unsafe { *a.add(r * a_row) });
+                *sum = isa.mul_add(value, vector, *sum);
+            }
+        }
+    }
 }
 
 /// Finishes and writes a whole tile. One pass for each step, so that the loops unroll and the sums

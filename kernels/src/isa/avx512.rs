@@ -53,6 +53,8 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
 
     const NAME: &'static str = "avx512";
 
+    const MULTIPLIES_FROM_MEMORY: bool = true;
+
     const WINOGRAD_TILES: usize = 6;
 
     #[inline(always)]

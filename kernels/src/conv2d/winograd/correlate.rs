@@ -356,7 +356,6 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                     a: a.as_ptr(),
                     a_row: 1,
                     a_outer: 0,
-                    a_inner: ROWS,
                     b: b.as_ptr(),
                     b_vector: LANES,
                     b_step: tiles * LANES,

@@ -273,7 +273,6 @@ fn multiply<I: Isa, T: Transform, const ROWS: usize, const VECTORS: usize>(
                     a: a[row * CHANNEL..].as_ptr(),
                     a_row: CHANNEL,
                     a_outer: 0,
-                    a_inner: 1,
                     b: b[first * VECTOR..].as_ptr(),
                     b_vector: VECTOR,
                     b_step: LANES,
