@@ -164,15 +164,18 @@ pub(crate) unsafe fn micro_kernel<
         };
         // SAFETY: the caller vouches for every value and vector of every step.
         unsafe {
-            // Two at a time: to count costs, too.
-            for _ in 0..tile.inner / 2 {
-                let [first, second] = steps.next_values::<I, ROWS, VECTORS, 2>(isa);
-                steps.add(isa, tile, first, &mut sums);
-                steps.add(isa, tile, second, &mut sums);
+            let mut left = tile.inner;
+            if I::MULTIPLIES_FROM_MEMORY && ROWS * VECTORS <= ROOMY {
+                for _ in 0..tile.inner / 2 {
+                    let [first, second] = steps.next_values::<I, ROWS, VECTORS, 2>(isa);
+                    steps.add(isa, tile, first, &mut sums);
+                    steps.add(isa, tile, second, &mut sums);
+                }
+                left = tile.inner % 2;
             }
-            if tile.inner % 2 == 1 {
-                let [last] = steps.next_values::<I, ROWS, VECTORS, 1>(isa);
-                steps.add(isa, tile, last, &mut sums);
+            for _ in 0..left {
+                let [values] = steps.next_values::<I, ROWS, VECTORS, 1>(isa);
+                steps.add(isa, tile, values, &mut sums);
             }
         }
         b = steps.b;
@@ -180,6 +183,9 @@ pub(crate) unsafe fn micro_kernel<
     // SAFETY: the caller vouches for all that the finish names.
     unsafe { F::finish(isa, tile, sums) };
 }
+
+/// Sums of a tile that leaves enough of 32 registers to take two steps between counts.
+const ROOMY: usize = 24;
 
 /// Where the operands of the next steps lie. Pointers may step past the end of an operand only after the
 /// last read.
@@ -212,8 +218,8 @@ impl<const A_ROW: usize, const AHEAD: bool> Steps<A_ROW, AHEAD> {
     /// Adds the products of one step.
     ///
     /// A core that two threads share takes up three instructions in a cycle for each, of which two should
-    /// multiply. So where a set can, every other row takes its values from memory; if all did, there
-    /// would be more than two loads in a cycle.
+    /// multiply. So where a set can, rows take their values from memory: all of them in a packed tile of
+    /// two vectors, every other one elsewhere, where more loads would take longer.
     ///
     /// # Safety
     /// As [`micro_kernel`], for this step.
@@ -237,7 +243,7 @@ impl<const A_ROW: usize, const AHEAD: bool> Steps<A_ROW, AHEAD> {
         }
         self.b = self.b.wrapping_add(tile.b_step);
         for (r, row) in sums.iter_mut().enumerate() {
-            let is_loaded_once = r % 2 == 0;
+            let is_loaded_once = r % 2 == 0 && (A_ROW != 1 || VECTORS > 2);
             for (v, (sum, vector)) in row.iter_mut().zip(vectors).enumerate() {
                 let a = a[if is_loaded_once { 0 } else { v }];
                 // SAFETY: the caller vouches for `ROWS` values of every step.
