@@ -187,6 +187,10 @@ pub(crate) unsafe fn micro_kernel<
 /// Sums of a tile that leaves enough of 32 registers to take two steps between counts.
 const ROOMY: usize = 24;
 
+/// Rows that one address reaches where their stride is not known when this is compiled: the row there and
+/// those one and two strides behind it.
+const NEAR_ROWS: usize = 3;
+
 /// Where the operands of the next steps lie. Pointers may step past the end of an operand only after the
 /// last read.
 struct Steps<const A_ROW: usize, const AHEAD: bool> {
@@ -242,6 +246,23 @@ impl<const A_ROW: usize, const AHEAD: bool> Steps<A_ROW, AHEAD> {
             *vector = unsafe { isa.load_ptr(self.b.add(v * tile.b_vector)) };
         }
         self.b = self.b.wrapping_add(tile.b_step);
+        if A_ROW == 0 {
+            let (groups, rest) = sums.as_chunks_mut::<NEAR_ROWS>();
+            let mut first = a[0];
+            for group in groups {
+                first = isa.address(first, 0);
+                for (r, row) in group.iter_mut().enumerate() {
+                    // SAFETY: the caller vouches for `ROWS` values of every step.
+                    unsafe { add_row(isa, first.add(r * a_row), vectors, row) };
+                }
+                first = first.wrapping_add(NEAR_ROWS * a_row);
+            }
+            for (r, row) in rest.iter_mut().enumerate() {
+                // SAFETY: as above.
+                unsafe { add_row(isa, first.add(r * a_row), vectors, row) };
+            }
+            return;
+        }
         for (r, row) in sums.iter_mut().enumerate() {
             let is_loaded_once = r % 2 == 0 && (A_ROW != 1 || VECTORS > 2);
             for (v, (sum, vector)) in row.iter_mut().zip(vectors).enumerate() {
@@ -251,6 +272,24 @@ impl<const A_ROW: usize, const AHEAD: bool> Steps<A_ROW, AHEAD> {
                 *sum = isa.mul_add(value, vector, *sum);
             }
         }
+    }
+}
+
+/// Adds the products of one value, `*value`, with every vector.
+///
+/// # Safety
+/// The value is valid for reading.
+#[inline(always)]
+unsafe fn add_row<I: Isa, const VECTORS: usize>(
+    isa: I,
+    value: *const f32,
+    vectors: [I::F32; VECTORS],
+    row: &mut [I::F32; VECTORS],
+) {
+    // SAFETY: the caller vouches for the value.
+    let value = isa.splat(unsafe { *value });
+    for (sum, vector) in row.iter_mut().zip(vectors) {
+        *sum = isa.mul_add(value, vector, *sum);
     }
 }
 
