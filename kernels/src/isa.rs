@@ -162,6 +162,12 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// Sixteen bytes as floats from 0 to 255.
     fn load_u8(self, source: &[u8; LANES]) -> Self::F32;
 
+    /// Where sixteen bytes are `byte`.
+    #[inline(always)]
+    fn eq_u8(self, bytes: &[u8; LANES], byte: u8) -> Self::Mask {
+        self.eq(self.load_u8(bytes), self.splat(f32::from(byte)))
+    }
+
     /// Writes lanes that hold whole numbers from 0 to 255 as bytes; of others the byte is unspecified.
     fn store_u8(self, target: &mut [u8; LANES], vector: Self::F32);
 
@@ -216,6 +222,15 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
 
     /// Where `a == b`; nowhere beside NaN.
     fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+
+    /// Where `a > b`, or `a` is the first NaN: nowhere beside a NaN in `b`.
+    fn exceeds(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+
+    /// `sum + value` where the mask holds, else `sum`, of which -0 may become 0.
+    #[inline(always)]
+    fn add_where(self, mask: Self::Mask, sum: Self::F32, value: Self::F32) -> Self::F32 {
+        self.add(sum, self.select(mask, value, self.zero()))
+    }
 
     /// `yes` where the mask holds, else `no`.
     fn select(self, mask: Self::Mask, yes: Self::F32, no: Self::F32) -> Self::F32;

@@ -272,6 +272,16 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn exceeds(self, a: Pair, b: Pair) -> Pair {
+        // SAFETY: the token proves AVX2.
+        let half = |a, b| unsafe {
+            let is_number = _mm256_cmp_ps::<_CMP_ORD_Q>(b, b);
+            _mm256_and_ps(is_number, _mm256_cmp_ps::<_CMP_NLE_UQ>(a, b))
+        };
+        [half(a[0], b[0]), half(a[1], b[1])]
+    }
+
+    #[inline(always)]
     fn select(self, mask: Pair, yes: Pair, no: Pair) -> Pair {
         // SAFETY: the token proves AVX2.
         unsafe {

@@ -127,6 +127,15 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn eq_u8(self, bytes: &[u8; LANES], byte: u8) -> __mmask16 {
+        // SAFETY: the token proves AVX-512; the array holds sixteen bytes.
+        unsafe {
+            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
+            _mm_cmpeq_epi8_mask(bytes, _mm_set1_epi8(byte as i8))
+        }
+    }
+
+    #[inline(always)]
     fn store_u8(self, target: &mut [u8; LANES], vector: __m512) {
         // SAFETY: the token proves AVX-512; the array holds sixteen bytes.
         unsafe {
@@ -223,6 +232,21 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     fn eq(self, a: __m512, b: __m512) -> __mmask16 {
         // SAFETY: the token proves AVX-512.
         unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn exceeds(self, a: __m512, b: __m512) -> __mmask16 {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let is_number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(b, b);
+            _mm512_mask_cmp_ps_mask::<_CMP_NLE_UQ>(is_number, a, b)
+        }
+    }
+
+    #[inline(always)]
+    fn add_where(self, mask: __mmask16, sum: __m512, value: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_mask_add_ps(sum, mask, sum, value) }
     }
 
     #[inline(always)]

@@ -160,6 +160,11 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
+    fn exceeds(self, a: f32x16, b: f32x16) -> f32x16 {
+        b.simd_eq(b) & !a.simd_le(b)
+    }
+
+    #[inline(always)]
     fn select(self, mask: f32x16, yes: f32x16, no: f32x16) -> f32x16 {
         mask.bitselect(yes, no)
     }

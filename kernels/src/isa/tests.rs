@@ -48,6 +48,8 @@ impl Kernel for Everything {
             isa.select(isa.lt(a, b), yes, no),
             isa.select(isa.le(a, b), yes, no),
             isa.select(isa.eq(a, b), yes, no),
+            isa.select(isa.exceeds(a, b), yes, no),
+            isa.add_where(isa.lt(a, b), isa.abs(a), b),
             isa.select_lt(a, b, b, a),
             isa.select_gt_zero(a, b),
         ]
@@ -56,7 +58,7 @@ impl Kernel for Everything {
     }
 }
 
-fn expected(a: f32, b: f32) -> [f32; 16] {
+fn expected(a: f32, b: f32) -> [f32; 18] {
     let truth = |value: bool| f32::from(u8::from(value));
     [
         a + b,
@@ -73,6 +75,8 @@ fn expected(a: f32, b: f32) -> [f32; 16] {
         truth(a < b),
         truth(a <= b),
         truth(a == b),
+        truth(a > b || a.is_nan() && !b.is_nan()),
+        if a < b { a.abs() + b } else { a.abs() },
         if a < b { b } else { a },
         if a > 0.0 { b } else { 0.0 },
     ]
@@ -106,7 +110,7 @@ fn lane_operations_match_scalars_bit_for_bit() {
 fn mul_add_sum_and_bytes() {
     struct Sums;
     impl Kernel for Sums {
-        type Output = ([f32; 16], f32, [f32; 16]);
+        type Output = ([f32; 16], f32, [f32; 16], [f32; 16]);
         #[inline(always)]
         fn run<I: Isa>(self, isa: I) -> Self::Output {
             let mut counting = [0_u8; 16];
@@ -116,7 +120,9 @@ fn mul_add_sum_and_bytes() {
             let bytes = isa.load_u8(&counting);
             let fused = isa.mul_add(bytes, isa.splat(3.0), isa.splat(0.5));
             let uneven = isa.div(bytes, isa.splat(7.0));
-            (isa.to_array(fused), isa.sum(uneven), isa.to_array(bytes))
+            let last = isa.select(isa.eq_u8(&counting, 255), bytes, isa.zero());
+            let [fused, bytes, last] = [fused, bytes, last].map(|vector| isa.to_array(vector));
+            (fused, isa.sum(uneven), bytes, last)
         }
     }
     let order = {
@@ -128,10 +134,12 @@ fn mul_add_sum_and_bytes() {
         lanes[0]
     };
     for &set in dispatch::all() {
-        let (fused, sum, bytes) = set.run(Sums);
+        let (fused, sum, bytes, last) = set.run(Sums);
         for lane in 0..16 {
             assert_eq!(bytes[lane], (lane * 17) as f32, "{set:?}");
             assert_eq!(fused[lane], (lane * 17) as f32 * 3.0 + 0.5, "{set:?}");
+            let expected = if lane == 15 { 255.0 } else { 0.0 };
+            assert_eq!(last[lane], expected, "{set:?}");
         }
         assert_same(sum, order, "sum");
     }

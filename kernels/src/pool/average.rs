@@ -42,8 +42,11 @@ struct Even<'a>(&'a [[f32; LANES]]);
 
 impl Share for Even<'_> {
     #[inline(always)]
-    fn share<I: Isa>(self, isa: I, output: usize, _: usize) -> I::F32 {
-        isa.load(&self.0[output])
+    fn add<I: Isa, const C: usize>(self, isa: I, sum: I::F32, first: usize, _: usize) -> I::F32 {
+        let means = &self.0[first..first + C];
+        means
+            .iter()
+            .fold(sum, |sum, mean| isa.add(sum, isa.load(mean)))
     }
 }
 

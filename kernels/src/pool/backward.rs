@@ -9,8 +9,10 @@ use crate::window::Axis;
 
 /// What the outputs of a pooling give to the places under their windows.
 pub(super) trait Share: Copy {
-    /// What output number `output` gives to place number `place` of its window.
-    fn share<I: Isa>(self, isa: I, output: usize, place: usize) -> I::F32;
+    /// Adds what `C` neighbouring outputs from number `first` on give to one place of the input, which
+    /// of their windows is number `place`, `place - 1` and so on.
+    fn add<I: Isa, const C: usize>(self, isa: I, sum: I::F32, first: usize, place: usize)
+    -> I::F32;
 }
 
 /// The gradient of one plane of maxima, or of the planes of a block, `[channels][height][width]`.
@@ -31,10 +33,20 @@ struct Linear<'a>(MaxGradient<'a>);
 
 impl Share for Linear<'_> {
     #[inline(always)]
-    fn share<I: Isa>(self, isa: I, output: usize, place: usize) -> I::F32 {
-        let came_from = isa.load_u8(&self.0.argmax[output]);
-        let from_here = isa.eq(came_from, isa.splat(place as f32));
-        isa.select(from_here, isa.load(&self.0.grad_output[output]), isa.zero())
+    fn add<I: Isa, const C: usize>(
+        self,
+        isa: I,
+        mut sum: I::F32,
+        first: usize,
+        place: usize,
+    ) -> I::F32 {
+        let argmax = &self.0.argmax[first..first + C];
+        let grads = &self.0.grad_output[first..first + C];
+        for c in 0..C {
+            let from_here = isa.eq_u8(&argmax[c], (place - c) as u8);
+            sum = isa.add_where(from_here, sum, isa.load(&grads[c]));
+        }
+        sum
     }
 }
 
@@ -44,9 +56,22 @@ struct Rectified<'a>(MaxGradient<'a>, &'a [[f32; LANES]]);
 
 impl Share for Rectified<'_> {
     #[inline(always)]
-    fn share<I: Isa>(self, isa: I, output: usize, place: usize) -> I::F32 {
-        let share = Linear(self.0).share(isa, output, place);
-        isa.select_gt_zero(isa.load(&self.1[output]), share)
+    fn add<I: Isa, const C: usize>(
+        self,
+        isa: I,
+        mut sum: I::F32,
+        first: usize,
+        place: usize,
+    ) -> I::F32 {
+        let argmax = &self.0.argmax[first..first + C];
+        let grads = &self.0.grad_output[first..first + C];
+        let maxima = &self.1[first..first + C];
+        for c in 0..C {
+            let from_here = isa.eq_u8(&argmax[c], (place - c) as u8);
+            let grad = isa.select_gt_zero(isa.load(&maxima[c]), isa.load(&grads[c]));
+            sum = isa.add_where(from_here, sum, grad);
+        }
+        sum
     }
 }
 
@@ -168,7 +193,7 @@ impl<S: Share> GatherRow<S> {
                     let window_column = x + columns.before - at_x * columns.stride;
                     let place = window_row * columns.kernel + window_column;
                     let output = at_y * columns.output + at_x;
-                    sum = isa.add(sum, self.shares.share(isa, output, place));
+                    sum = self.shares.add::<I, 1>(isa, sum, output, place);
                 }
             }
             isa.store(target, sum);
@@ -192,10 +217,9 @@ impl<S: Share> GatherRow<S> {
             let first = row.windows.start * output + x + before - (C - 1);
             let mut sum = isa.zero();
             for r in 0..R {
-                for c in 0..C {
-                    let place = (row.bottom - r * row.row_stride) * C + C - 1 - c;
-                    sum = isa.add(sum, row.shares.share(isa, first + r * output + c, place));
-                }
+                let place = (row.bottom - r * row.row_stride) * C + C - 1;
+                let shares = row.shares;
+                sum = shares.add::<I, C>(isa, sum, first + r * output, place);
             }
             isa.store(target, sum);
         }

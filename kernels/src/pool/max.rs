@@ -100,13 +100,10 @@ impl<I: Isa> Best<I> {
     /// The earlier one unless the later is larger or the first NaN.
     #[inline(always)]
     fn or(self, isa: I, later: Self) -> Self {
-        let not_larger = isa.le(later.value, self.value);
-        let is_number = isa.eq(self.value, self.value);
-        let value = isa.select(not_larger, self.value, later.value);
-        let place = isa.select(not_larger, self.place, later.place);
+        let exceeds = isa.exceeds(later.value, self.value);
         Self {
-            value: isa.select(is_number, value, self.value),
-            place: isa.select(is_number, place, self.place),
+            value: isa.select(exceeds, later.value, self.value),
+            place: isa.select(exceeds, later.place, self.place),
         }
     }
 }

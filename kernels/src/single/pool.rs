@@ -83,8 +83,7 @@ impl Pooling for Largest {
 
     #[inline(always)]
     fn add<I: Isa>(self, isa: I, best: I::F32, value: I::F32) -> I::F32 {
-        let larger = isa.select(isa.le(value, best), best, value);
-        isa.select(isa.eq(best, best), larger, best)
+        isa.select(isa.exceeds(value, best), value, best)
     }
 
     #[inline(always)]

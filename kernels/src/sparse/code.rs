@@ -8,6 +8,7 @@
 //! where the system refuses memory that may be executed, lists compute them.
 
 mod assembler;
+mod endings;
 mod memory;
 mod pooled;
 mod product;

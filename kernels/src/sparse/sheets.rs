@@ -84,6 +84,12 @@ impl Sheets {
         }
     }
 
+    /// Floats from one channel to the next.
+    #[inline(always)]
+    pub(super) fn channel(&self) -> usize {
+        self.channel
+    }
+
     /// Floats from one row to the next.
     #[inline(always)]
     pub(super) fn row(&self) -> usize {

@@ -68,12 +68,28 @@ struct Opcode {
 
 const MOVE_LOAD: Opcode = opcode(1, 0, 0x10);
 const MOVE_STORE: Opcode = opcode(1, 0, 0x11);
+const STREAM: Opcode = opcode(1, 0, 0x2b);
+const ADD: Opcode = opcode(1, 0, 0x58);
+const MAXIMUM: Opcode = opcode(1, 0, 0x5f);
+const COMPARE: Opcode = opcode(1, 0, 0xc2);
+const BROADCAST: Opcode = opcode(2, 1, 0x18);
 const EXCLUSIVE_OR: Opcode = opcode(1, 1, 0xef);
 const MULTIPLY_ADD_231: Opcode = opcode(2, 1, 0xb8);
 
 const fn opcode(map: u8, prefix: u8, code: u8) -> Opcode {
     Opcode { map, prefix, code }
 }
+
+/// Which lanes of a vector are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lanes {
+    All,
+    /// Those where the last comparison held; the others are zero.
+    Compared,
+}
+
+/// The mask register that holds the last comparison.
+const COMPARED: u8 = 1;
 
 /// Instructions, in bytes.
 #[derive(Default)]
@@ -105,14 +121,45 @@ impl Assembler {
         self.evex(MOVE_STORE, source, Vector(0), whole(place));
     }
 
-    /// `sum += vector · *place`, the float there in every lane (VFMADD231PS).
-    pub(super) fn multiply_add_float(&mut self, sum: Vector, vector: Vector, place: Place) {
+    /// `*place = source` past the caches (VMOVNTPS), where the place is aligned to a vector.
+    pub(super) fn stream(&mut self, source: Vector, place: Place) {
+        self.evex(STREAM, source, Vector(0), whole(place));
+    }
+
+    /// `target = *place`, the float there in every lane (VBROADCASTSS).
+    pub(super) fn load_float(&mut self, target: Vector, place: Place) {
         let float = Operand::Memory {
             place,
             unit: FLOAT,
-            broadcast: true,
+            broadcast: false,
         };
-        self.evex(MULTIPLY_ADD_231, sum, vector, float);
+        self.evex(BROADCAST, target, Vector(0), float);
+    }
+
+    /// `sum += *place`, the float there in every lane (VADDPS).
+    pub(super) fn add_float(&mut self, sum: Vector, place: Place) {
+        self.evex(ADD, sum, sum, one_float(place));
+    }
+
+    /// `value = floor` in those of the lanes where it is smaller (VMAXPS).
+    pub(super) fn raise(&mut self, value: Vector, floor: Vector, lanes: Lanes) {
+        let prefix = self.len();
+        self.evex(MAXIMUM, value, floor, Operand::Vector(value));
+        if lanes == Lanes::Compared {
+            // The last byte of the prefix: zeros elsewhere, by the mask.
+            self.bytes[prefix + 3] |= 0x80 | COMPARED;
+        }
+    }
+
+    /// Compares: in which lanes `vector < *place` (VCMPPS, ordered).
+    pub(super) fn compare_less(&mut self, vector: Vector, place: Place) {
+        self.evex(COMPARE, Vector(COMPARED), vector, whole(place));
+        self.bytes.push(1);
+    }
+
+    /// `sum += vector · *place`, the float there in every lane (VFMADD231PS).
+    pub(super) fn multiply_add_float(&mut self, sum: Vector, vector: Vector, place: Place) {
+        self.evex(MULTIPLY_ADD_231, sum, vector, one_float(place));
     }
 
     /// `target = *place`, eight bytes (MOV).
@@ -130,6 +177,23 @@ impl Assembler {
         let bytes = [0x48 | target >> 3, 0x81, 0xc0 | target & 7];
         self.bytes.extend(bytes);
         self.bytes.extend(amount.to_le_bytes());
+    }
+
+    /// `target += amount` (ADD).
+    pub(super) fn add_register(&mut self, target: Register, amount: Register) {
+        let (target, amount) = (target as u8, amount as u8);
+        self.bytes.extend([
+            0x48 | amount >> 3 << 2 | target >> 3,
+            0x01,
+            0xc0 | (amount & 7) << 3 | target & 7,
+        ]);
+    }
+
+    /// Goes on at the address in a place, whose base is one of the first eight registers (JMP).
+    pub(super) fn jump_through(&mut self, place: Place) {
+        debug_assert!((place.base as u8) < 8);
+        self.bytes.extend([0xff, 0xa0 | place.base as u8]);
+        self.bytes.extend(place.offset.to_le_bytes());
     }
 
     /// Goes on so many bytes behind this instruction (JMP); [`land`](Self::land) says how many.
@@ -200,6 +264,15 @@ impl Assembler {
 pub(super) struct Jump {
     /// The end of its instruction.
     end: usize,
+}
+
+/// One float in memory for all lanes.
+fn one_float(place: Place) -> Operand {
+    Operand::Memory {
+        place,
+        unit: FLOAT,
+        broadcast: true,
+    }
 }
 
 /// A whole vector in memory.

@@ -19,6 +19,11 @@ impl Code {
         memory.make_exec().map(Self)
     }
 
+    /// Where a byte lies.
+    pub(super) fn address(&self, at: u32) -> *const u8 {
+        self.0[at as usize..].as_ptr()
+    }
+
     /// Calls the function that begins at a byte, with a frame that it knows.
     ///
     /// # Safety
@@ -26,7 +31,7 @@ impl Code {
     /// processor has the instructions in it, and what they read and write through the frame is valid.
     #[inline(always)]
     pub(super) unsafe fn call<F>(&self, at: u32, frame: &F) {
-        let start = self.0[at as usize..].as_ptr();
+        let start = self.address(at);
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the caller vouches for the function and the frame.
         unsafe {

@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use super::program::{Frame, MOST_ROWS, NEAR, Program};
+use super::endings::Ending;
+use super::program::{Frame, MOST_RESULTS, MOST_ROWS, NEAR, Program};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
@@ -23,6 +24,9 @@ const MOST_PACKED: usize = 128 << 10;
 
 /// Floats of features that no second-level cache holds, 8 MB: they are asked for ahead.
 const FAR: usize = 2 << 20;
+
+/// What results without a bias add.
+static NO_BIAS: [f32; MOST_RESULTS] = [0.0; MOST_RESULTS];
 
 /// A product, and the parts of its sums that are wanted.
 pub(in crate::sparse) struct Product<'a> {
@@ -279,15 +283,38 @@ impl Rows<'_> {
         let Product {
             correlation,
             program,
-            ..
+            parts,
+            streamed,
         } = *task.product;
         let tile = &task.tile;
         let pixel_len = task.pixel_len();
+        let is_whole = parts.count == 1;
+        let mut frame = Frame {
+            rows: starts,
+            values: correlation.values.as_ptr(),
+            sums: self.sums.as_mut_ptr(),
+            ending: program.ending(0, Ending::Sums),
+            target: target.start,
+            target_step: target.sheets.channel() * size_of::<f32>(),
+            bias: NO_BIAS.as_ptr(),
+            floor: match is_whole && correlation.relu {
+                true => 0.0,
+                false => f32::NEG_INFINITY,
+            },
+        };
         for chunk in task.chunks.clone() {
             let is_last = chunk + 1 == task.chunks.end;
+            let ending = match is_last {
+                true => Ending::Results {
+                    rectified: is_whole && correlation.rectified,
+                    streamed,
+                },
+                false => Ending::Sums,
+            };
             let segments = &program.segments[chunk * program.groups()..];
             for column in 0..tile.len[1] {
                 let place = column * pixel + chunk * program.chunk * LANES;
+                frame.rows = starts.map(|start| start.wrapping_add(place + NEAR * LANES));
                 let sums_at = match task.chunks.len() {
                     0 | 1 => 0,
                     _ => column * pixel_len,
@@ -295,33 +322,32 @@ impl Rows<'_> {
                 let sums = &mut self.sums[sums_at..][..pixel_len];
                 for (at, group) in task.groups.clone().enumerate() {
                     task.prefetch(isa, [row, column], chunk, at);
+                    let results = program.results_of(group);
+                    frame.target = target.place(results.start, tile.first[1] + column);
                     if is_last && correlation.rectified {
-                        for result in program.results_of(group) {
-                            isa.prefetch(target.place(result, tile.first[1] + column));
+                        for result in 0..results.len() {
+                            let step = result * target.sheets.channel();
+                            isa.prefetch(frame.target.wrapping_add(step));
                         }
                     }
                     let segment = segments[group];
-                    let sums = &mut sums[at * program.group * LANES..];
-                    let frame = Frame {
-                        rows: starts.map(|start| start.wrapping_add(place + NEAR * LANES)),
-                        values: correlation.values[segment.value as usize..]
-                            .as_ptr()
-                            .wrapping_add(NEAR),
-                        sums: sums.as_mut_ptr(),
-                    };
+                    frame.values = correlation.values[segment.value as usize..]
+                        .as_ptr()
+                        .wrapping_add(NEAR);
+                    frame.sums = sums[at * program.group * LANES..].as_mut_ptr();
+                    frame.ending = program.ending(group, ending);
+                    if let Some(bias) = correlation.bias.filter(|_| is_whole) {
+                        frame.bias = bias[results].as_ptr();
+                    }
                     let start = match chunk == task.chunks.start {
                         true => segment.from_zero,
                         false => segment.onward,
                     };
                     // SAFETY: only a set with AVX-512 has a program; the code reads a vector for each
                     // weight, of channels that there are, in rows that were packed or are features of
-                    // one block, as many values as are its own, and a vector of sums for each result
-                    // of the group.
+                    // one block, as many values as are its own, and for each result of the group a bias
+                    // and, between chunks, a vector of sums. The caller vouches for the target.
                     unsafe { program.code.call(start, &frame) };
-                    if is_last {
-                        // SAFETY: the caller vouches for the target.
-                        unsafe { task.finish(isa, group, (target, tile.first[1] + column), sums) };
-                    }
                 }
             }
         }
@@ -435,37 +461,6 @@ impl Task<'_> {
         for channel in first..channels.end.min(first + share) {
             let place = sheets.place(self.tile.sheet, channel, pixel);
             isa.prefetch_to_l2(start.wrapping_add(place));
-        }
-    }
-
-    /// Writes the sums of a group at a column.
-    ///
-    /// # Safety
-    /// See [`Rows::compute`].
-    #[inline(always)]
-    unsafe fn finish<I: Isa>(
-        &self,
-        isa: I,
-        group: usize,
-        (target, column): (&Target<'_>, usize),
-        sums: &[f32],
-    ) {
-        let Product {
-            correlation,
-            program,
-            parts,
-            streamed,
-        } = self.product;
-        let (sums, _) = sums.as_chunks::<LANES>();
-        for (result, sum) in program.results_of(group).zip(sums) {
-            let (sum, place) = (isa.load(sum), target.place(result, column));
-            // SAFETY: the caller vouches for the target.
-            unsafe {
-                match parts.count {
-                    1 => correlation.write(isa, result, sum, (place, *streamed)),
-                    _ => isa.store_ptr(place, sum),
-                }
-            }
         }
     }
 }

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use super::assembler::{
     Assembler, FLOAT, Place, Register, VECTOR, Vector, is_near_float, is_near_vector,
 };
+use super::endings::{Ending, Endings};
 use super::memory::Code;
 use crate::dispatch::InstructionSet;
 use crate::lanes::LANES;
 use crate::sparse::index::{Entry, Order, Outline};
 
 /// Results whose sums stay in registers; the other four take turns with vectors of the source.
-const MOST_RESULTS: usize = 28;
+pub(super) const MOST_RESULTS: usize = 28;
 
 /// Vectors that one pixel of the result reaches in a chunk, at most: 24 KB, half of a first-level cache.
 const REACHED: usize = 384;
@@ -31,7 +32,17 @@ pub(super) const MOST_ROWS: usize = 5;
 pub(super) struct Frame {
     pub(super) rows: [*const f32; MOST_ROWS],
     pub(super) values: *const f32,
+    /// Of the group, if there is more than one chunk.
     pub(super) sums: *mut f32,
+    /// See [`Program::ending`].
+    pub(super) ending: *const u8,
+    /// The place of the first result, and bytes from there to the next one's.
+    pub(super) target: *mut f32,
+    pub(super) target_step: usize,
+    /// Of the first result.
+    pub(super) bias: *const f32,
+    /// What smaller results are raised to.
+    pub(super) floor: f32,
 }
 
 /// Where pointers point to behind what they begin with, so that displacements of either sign are used.
@@ -39,7 +50,7 @@ pub(super) const NEAR: usize = 128;
 
 const FRAME: Register = Register::Rdi;
 const VALUES: Register = Register::Rax;
-const SUMS: Register = Register::Rdx;
+pub(super) const SUMS: Register = Register::Rdx;
 const ROWS: [Register; MOST_ROWS] = [
     Register::Rsi,
     Register::R8,
@@ -47,6 +58,22 @@ const ROWS: [Register; MOST_ROWS] = [
     Register::R10,
     Register::R11,
 ];
+
+/// The place of what so many bytes of the frame go before.
+pub(super) fn in_frame(offset: usize) -> Place {
+    Place {
+        base: FRAME,
+        offset: offset as i32,
+    }
+}
+
+/// The place in memory of a sum.
+pub(super) fn sum_place(sum: u8) -> Place {
+    Place {
+        base: SUMS,
+        offset: i32::from(sum) * VECTOR,
+    }
+}
 
 /// The products of one direction of a mask, compiled.
 #[derive(Clone, Debug)]
@@ -64,6 +91,8 @@ pub(in crate::sparse) struct Program {
     pub(super) chunk: usize,
     /// Of each chunk those of all groups.
     pub(super) segments: Vec<Segment>,
+    /// Of every group but the last, and of that one.
+    endings: [Endings; 2],
 }
 
 /// The code for a group of results and a chunk of source channels.
@@ -129,6 +158,8 @@ impl Program {
                 rest = after;
             }
         }
+        let last = results - (groups - 1) * group;
+        let endings = [group, last].map(|results| Endings::assemble(&mut assembler, results));
         let bytes = assembler.into_bytes();
         let code = match Code::new(&bytes) {
             Ok(code) if u32::try_from(bytes.len()).is_ok() => code,
@@ -144,6 +175,7 @@ impl Program {
             group,
             chunk,
             segments,
+            endings,
         })
     }
 
@@ -161,6 +193,13 @@ impl Program {
     pub(super) fn results_of(&self, group: usize) -> Range<usize> {
         let first = group * self.group;
         first..self.results.min(first + self.group)
+    }
+
+    /// The address of an ending of a group's code.
+    pub(super) fn ending(&self, group: usize, ending: Ending) -> *const u8 {
+        let is_last = group + 1 == self.groups();
+        let start = self.endings[usize::from(is_last)].start(ending);
+        self.code.address(start)
     }
 
     /// Chunks of the source.
@@ -190,27 +229,17 @@ struct SegmentShape {
 impl SegmentShape {
     /// Appends the code for these weights, ordered by source and place of the window.
     fn assemble(&self, assembler: &mut Assembler, weights: &[Entry], value: u32) -> Segment {
-        let sums = || (0..self.results.len() as u8).map(Vector);
-        let sum_place = |sum: Vector| Place {
-            base: SUMS,
-            offset: i32::from(sum.0) * VECTOR,
-        };
-        let in_frame = |offset: usize| Place {
-            base: FRAME,
-            offset: offset as i32,
-        };
-        let sums_in_frame = in_frame(offset_of!(Frame, sums));
+        let sums = 0..self.results.len() as u8;
         assembler.align(VECTOR as usize);
         let onward = assembler.len() as u32;
-        assembler.load_register(SUMS, sums_in_frame);
-        for sum in sums() {
-            assembler.load(sum, sum_place(sum));
+        assembler.load_register(SUMS, in_frame(offset_of!(Frame, sums)));
+        for sum in sums.clone() {
+            assembler.load(Vector(sum), sum_place(sum));
         }
         let to_products = assembler.jump();
         let from_zero = assembler.len() as u32;
-        assembler.load_register(SUMS, sums_in_frame);
-        for sum in sums() {
-            assembler.clear(sum);
+        for sum in sums {
+            assembler.clear(Vector(sum));
         }
         assembler.land(to_products);
         for (at, &row) in ROWS.iter().enumerate().take(self.kernel[0]) {
@@ -219,10 +248,7 @@ impl SegmentShape {
         }
         assembler.load_register(VALUES, in_frame(offset_of!(Frame, values)));
         self.products(assembler, weights);
-        for sum in sums() {
-            assembler.store(sum, sum_place(sum));
-        }
-        assembler.ret();
+        assembler.jump_through(in_frame(offset_of!(Frame, ending)));
         Segment {
             from_zero,
             onward,

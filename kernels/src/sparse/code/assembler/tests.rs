@@ -43,11 +43,37 @@ fn vectors_are_multiplied_and_added() {
 }
 
 #[test]
+fn results_are_made_of_sums() {
+    let code = bytes(|code| code.load_float(Vector(31), at(Rdi, 0x30)));
+    assert_eq!(code, [0x62, 0x62, 0x7d, 0x48, 0x18, 0x7f, 0x0c]);
+    let code = bytes(|code| code.add_float(Vector(27), at(R8, 508)));
+    assert_eq!(code, [0x62, 0x41, 0x24, 0x50, 0x58, 0x58, 0x7f]);
+    let code = bytes(|code| code.raise(Vector(9), Vector(31), Lanes::All));
+    assert_eq!(code, [0x62, 0x51, 0x04, 0x40, 0x5f, 0xc9]);
+    let code = bytes(|code| code.raise(Vector(20), Vector(28), Lanes::Compared));
+    assert_eq!(code, [0x62, 0xa1, 0x1c, 0xc1, 0x5f, 0xe4]);
+    let code = bytes(|code| code.compare_less(Vector(6), at(R9, 64)));
+    assert_eq!(code, [0x62, 0xd1, 0x4c, 0x48, 0xc2, 0x49, 0x01, 0x01]);
+    let code = bytes(|code| code.stream(Vector(20), at(Rdx, 64)));
+    assert_eq!(code, [0x62, 0xe1, 0x7c, 0x48, 0x2b, 0x62, 0x01]);
+}
+
+#[test]
 fn registers_are_loaded_and_added() {
     let code = bytes(|code| code.load_register(R9, at(Rdi, 24)));
     assert_eq!(code, [0x4c, 0x8b, 0x8f, 24, 0, 0, 0]);
     let code = bytes(|code| code.add(R8, 0x4000));
     assert_eq!(code, [0x49, 0x81, 0xc0, 0x00, 0x40, 0x00, 0x00]);
+    let code = bytes(|code| code.add_register(Rsi, Rax));
+    assert_eq!(code, [0x48, 0x01, 0xc6]);
+    let code = bytes(|code| code.add_register(R10, R9));
+    assert_eq!(code, [0x4d, 0x01, 0xca]);
+}
+
+#[test]
+fn jumps_lead_to_an_address_in_memory() {
+    let code = bytes(|code| code.jump_through(at(Rdi, 0x138)));
+    assert_eq!(code, [0xff, 0xa7, 0x38, 0x01, 0x00, 0x00]);
 }
 
 #[test]

@@ -1,0 +1,97 @@
+//! How the code of a group ends: what becomes of its sums.
+
+use std::mem::offset_of;
+
+use super::assembler::{Assembler, FLOAT, Lanes, Place, Register, Vector};
+use super::program::{Frame, SUMS, in_frame, sum_place};
+
+const TARGET: Register = Register::Rsi;
+const TARGET_STEP: Register = Register::Rax;
+const BIAS: Register = Register::R8;
+
+/// Registers that hold no sum.
+const FLOOR: Vector = Vector(31);
+const ZERO: Vector = Vector(30);
+
+/// Where the endings for groups of so many results begin.
+#[derive(Clone, Debug)]
+pub(super) struct Endings {
+    sums: u32,
+    results: [u32; 4],
+}
+
+/// What becomes of the sums of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ending {
+    /// They wait for the next chunk.
+    Sums,
+    /// They become results.
+    Results {
+        /// Zero where what lies in their place is not positive.
+        rectified: bool,
+        /// Written past the caches.
+        streamed: bool,
+    },
+}
+
+impl Endings {
+    /// Appends all of them.
+    pub(super) fn assemble(assembler: &mut Assembler, results: usize) -> Self {
+        let sums = assembler.len() as u32;
+        assembler.load_register(SUMS, in_frame(offset_of!(Frame, sums)));
+        for sum in 0..results as u8 {
+            assembler.store(Vector(sum), sum_place(sum));
+        }
+        assembler.ret();
+        let results = std::array::from_fn(|number| {
+            let start = assembler.len() as u32;
+            let (rectified, streamed) = (number & 2 != 0, number & 1 != 0);
+            assemble_results(assembler, results, rectified, streamed);
+            start
+        });
+        Self { sums, results }
+    }
+
+    /// Where an ending begins.
+    pub(super) fn start(&self, ending: Ending) -> u32 {
+        match ending {
+            Ending::Sums => self.sums,
+            Ending::Results {
+                rectified,
+                streamed,
+            } => self.results[usize::from(rectified) << 1 | usize::from(streamed)],
+        }
+    }
+}
+
+fn assemble_results(assembler: &mut Assembler, results: usize, rectified: bool, streamed: bool) {
+    assembler.load_register(TARGET, in_frame(offset_of!(Frame, target)));
+    assembler.load_register(TARGET_STEP, in_frame(offset_of!(Frame, target_step)));
+    assembler.load_register(BIAS, in_frame(offset_of!(Frame, bias)));
+    assembler.load_float(FLOOR, in_frame(offset_of!(Frame, floor)));
+    assembler.clear(ZERO);
+    let target = Place {
+        base: TARGET,
+        offset: 0,
+    };
+    for result in 0..results as u8 {
+        let value = Vector(result);
+        let bias = Place {
+            base: BIAS,
+            offset: i32::from(result) * FLOAT,
+        };
+        assembler.add_float(value, bias);
+        if rectified {
+            assembler.compare_less(ZERO, target);
+            assembler.raise(value, FLOOR, Lanes::Compared);
+        } else {
+            assembler.raise(value, FLOOR, Lanes::All);
+        }
+        match streamed {
+            true => assembler.stream(value, target),
+            false => assembler.store(value, target),
+        }
+        assembler.add_register(TARGET, TARGET_STEP);
+    }
+    assembler.ret();
+}
