@@ -233,13 +233,9 @@ impl Kernel for UnpoolPlanes<'_> {
             argmax: self.argmax.as_chunks().0,
             rectified: None,
         };
-        let grad_input = self.grad_input.as_chunks_mut().0;
-        unpool_block(
-            isa,
-            &self.shape,
-            gradient,
-            (0..self.shape.height, grad_input),
-        );
+        let rows = 0..self.shape.height;
+        let target = (rows.clone(), self.grad_input.as_chunks_mut().0);
+        unpool_block(isa, &self.shape, gradient, rows, target);
     }
 }
 

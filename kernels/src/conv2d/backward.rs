@@ -380,7 +380,8 @@ impl<T: Transform> Kernel for BackwardBlock<'_, T> {
                     relu,
                 };
                 let rows = 0..self.shape.output()[0];
-                pooling.unpool(isa, pooled, self.grad_output, (rows, self.grad));
+                let target = (rows.clone(), &mut *self.grad);
+                pooling.unpool(isa, pooled, self.grad_output, rows, target);
                 &*self.grad
             }
             (None, false) => self.grad_output,

@@ -167,14 +167,16 @@ impl Pooling {
     }
 
     /// Some rows of the gradient before pooling of one block from that of the output, which goes to the
-    /// place of each maximum; behind relu, only where the output is positive. `grad` is the whole block.
+    /// place of each maximum; behind relu, only where the output is positive. `grad` has room for so many
+    /// `held` rows of each channel.
     #[inline(always)]
     pub(crate) fn unpool<I: Isa>(
         &self,
         isa: I,
         pooled: Pooled<'_>,
         grad_output: &[f32],
-        (rows, grad): (Range<usize>, &mut [f32]),
+        rows: Range<usize>,
+        (held, grad): (Range<usize>, &mut [f32]),
     ) {
         let maxima = pooled.output.as_chunks::<LANES>().0;
         let gradient = MaxGradient {
@@ -183,6 +185,6 @@ impl Pooling {
             rectified: pooled.relu.then_some(maxima),
         };
         let grad = grad.as_chunks_mut::<LANES>().0;
-        unpool_block(isa, &self.shape, gradient, (rows, grad));
+        unpool_block(isa, &self.shape, gradient, rows, (held, grad));
     }
 }

@@ -75,7 +75,7 @@ impl Share for Rectified<'_> {
     }
 }
 
-/// Some rows of the gradient by the input of a pooling, `[channels][height][width]` of one block, from
+/// Some rows of the gradient by the input of a pooling of one block, `[channels][held rows][width]`, from
 /// that by its output: [`unpool_plane`] for every channel.
 ///
 /// # Panics
@@ -85,13 +85,12 @@ pub(crate) fn unpool_block<I: Isa>(
     isa: I,
     shape: &PoolShape,
     gradient: MaxGradient<'_>,
-    (rows, grad_input): (Range<usize>, &mut [[f32; LANES]]),
+    rows: Range<usize>,
+    (held, grad_input): (Range<usize>, &mut [[f32; LANES]]),
 ) {
     let axes = shape.axes();
-    let (input, output) = (
-        axes[0].input * axes[1].input,
-        axes[0].output * axes[1].output,
-    );
+    let columns = axes[1].input;
+    let output = axes[0].output * axes[1].output;
     for channel in 0..shape.channels {
         let part = channel * output..(channel + 1) * output;
         let gradient = MaxGradient {
@@ -99,12 +98,13 @@ pub(crate) fn unpool_block<I: Isa>(
             argmax: &gradient.argmax[part.clone()],
             rectified: gradient.rectified.map(|maxima| &maxima[part]),
         };
-        let grad_input = &mut grad_input[channel * input..(channel + 1) * input];
+        let first = channel * held.len() + rows.start - held.start;
+        let grad_input = &mut grad_input[first * columns..(first + rows.len()) * columns];
         unpool_plane(isa, axes, gradient, (rows.clone(), grad_input));
     }
 }
 
-/// Some rows of the gradient by one plane of the input of a pooling, `[height][width]`, from that by its
+/// Some rows of the gradient by one plane of the input of a pooling, `[rows][width]`, from that by its
 /// output. Every value of theirs is written, and what several windows give adds up in row-major order of
 /// the outputs.
 ///
@@ -123,7 +123,7 @@ fn unpool_plane<I: Isa>(
     }
 }
 
-/// The sum of what the windows over each place of some rows give it.
+/// The sum of what the windows over each place of some rows give it; `grad_input` is these rows.
 #[inline(always)]
 pub(super) fn gather<I: Isa>(
     isa: I,
@@ -132,7 +132,7 @@ pub(super) fn gather<I: Isa>(
     (range, grad_input): (Range<usize>, &mut [[f32; LANES]]),
 ) {
     let targets = grad_input.chunks_exact_mut(columns.input);
-    for (y, targets) in targets.enumerate().take(range.end).skip(range.start) {
+    for (y, targets) in range.zip(targets) {
         let windows = rows.covering(y);
         if windows.is_empty() {
             targets.fill([0.0; LANES]);

@@ -40,6 +40,12 @@ impl Products {
         }
     }
 
+    /// Whether [rows](super::correlate::Correlation::run_rows) of the source are read with the first rows of
+    /// the result that want them, and not again.
+    pub(super) fn read_once(&self) -> bool {
+        matches!(self.way, Way::Code(_))
+    }
+
     /// The order in which they read the values.
     pub(super) fn order(&self) -> &Order {
         match &self.way {

@@ -167,6 +167,8 @@ impl Sampling<'_> {
         let [height, width] = outline.reach.tile;
         assert_eq!(sheets.count, 1);
         assert!(rows.end <= sheets.size[0] && rows.start.is_multiple_of(height));
+        let held = sheets.held();
+        assert!(rows.is_empty() || held.start <= rows.start && rows.end <= held.end);
         assert!(rows.end.is_multiple_of(height) || rows.end == sheets.size[0]);
         assert!(sheets.end(outline.results) <= self.grad.len());
         assert!(index.offsets.len() + SLACK <= sums.len());

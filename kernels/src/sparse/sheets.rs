@@ -13,6 +13,8 @@ pub(super) struct Sheets {
     pub(super) count: usize,
     /// Rows and columns.
     pub(super) size: [usize; 2],
+    /// The rows that there is memory for, all of them unless of a single sheet.
+    held: [usize; 2],
     sheet: usize,
     channel: usize,
     row: usize,
@@ -28,6 +30,7 @@ impl Sheets {
         Self {
             count: blocks,
             size,
+            held: [0, rows],
             sheet: channels * rows * columns * LANES,
             channel: rows * columns * LANES,
             row: columns * LANES,
@@ -41,6 +44,7 @@ impl Sheets {
         Self {
             count: 1,
             size: [1, blocks],
+            held: [0, 1],
             sheet: 0,
             channel: LANES,
             row: 0,
@@ -49,19 +53,42 @@ impl Sheets {
         }
     }
 
-    /// Where a pixel of a channel of a sheet lies.
+    /// A sheet of which there is memory for some rows alone.
+    ///
+    /// # Panics
+    /// If there is more than one sheet.
+    pub(super) fn of_rows(self, rows: Range<usize>) -> Self {
+        assert!(self.count <= 1 && rows.end <= self.size[0]);
+        Self {
+            held: [rows.start, rows.end],
+            channel: rows.len() * self.row,
+            ..self
+        }
+    }
+
+    /// The rows that there is memory for.
+    #[inline(always)]
+    pub(super) fn held(&self) -> Range<usize> {
+        self.held[0]..self.held[1]
+    }
+
+    /// Where a pixel of a channel of a sheet lies, in a row that there is memory for.
     #[inline(always)]
     pub(super) fn place(&self, sheet: usize, channel: usize, [row, column]: [usize; 2]) -> usize {
-        sheet * self.sheet + channel * self.channel + row * self.row + column * self.pixel
+        let row = row.wrapping_sub(self.held[0]).wrapping_mul(self.row);
+        (sheet * self.sheet + channel * self.channel)
+            .wrapping_add(row)
+            .wrapping_add(column * self.pixel)
     }
 
     /// The end of what so many channels of all sheets take.
     pub(super) fn end(&self, channels: usize) -> usize {
-        let [rows, columns] = self.size;
-        if [self.count, channels, rows, columns].contains(&0) {
+        let columns = self.size[1];
+        if [self.count, channels, self.held().len(), columns].contains(&0) {
             return 0;
         }
-        self.place(self.count - 1, channels - 1, [rows - 1, columns - 1]) + LANES
+        let last = [self.held[1] - 1, columns - 1];
+        self.place(self.count - 1, channels - 1, last) + LANES
     }
 
     /// Asks for the pixels of a tile in one channel.
@@ -220,17 +247,16 @@ impl Window<'_> {
         (target, next): (&mut [[f32; LANES]], usize),
     ) {
         let Self { sheets, reach, .. } = self;
-        let vector = |column: usize| {
-            let from = sheets.place(tile.sheet, channel, [row, column]);
-            let pixel = self.values[from..].first_chunk();
-            let pixel: &[f32; LANES] = pixel.expect("a vector for each pixel");
+        let start = sheets.place(tile.sheet, channel, [row, 0]);
+        let (pixels, _) = self.values[start..].as_chunks::<LANES>();
+        let vector = |pixel: &[f32; LANES]| {
             isa.prefetch_to_l2(pixel.as_ptr().wrapping_add(next));
             isa.load(pixel)
         };
         if reach.dilation[1] > 1 {
             for (at, target) in target.iter_mut().enumerate() {
-                let column = self.source(1, tile, at);
-                isa.store(target, column.map_or(isa.zero(), vector));
+                let pixel = self.source(1, tile, at).map(|column| &pixels[column]);
+                isa.store(target, pixel.map_or(isa.zero(), vector));
             }
             return;
         }
@@ -240,8 +266,12 @@ impl Window<'_> {
         let end = end.min(target.len()).max(first);
         target[..first].fill([0.0; LANES]);
         target[end..].fill([0.0; LANES]);
-        for (at, target) in target[first..end].iter_mut().enumerate() {
-            isa.store(target, vector(origin + first + at - self.before[1]));
+        let pixels = match first == end {
+            true => &[],
+            false => &pixels[origin + first - self.before[1]..],
+        };
+        for (target, pixel) in target[first..end].iter_mut().zip(pixels) {
+            isa.store(target, vector(pixel));
         }
     }
 

@@ -452,7 +452,8 @@ impl Task<'_> {
             }
             false => return,
         };
-        if channels.is_empty() || pixel[0] >= sheets.size[0] || pixel[1] >= sheets.size[1] {
+        let is_there = sheets.held().contains(&pixel[0]) && pixel[1] < sheets.size[1];
+        if channels.is_empty() || !is_there {
             return;
         }
         let share = channels.len().div_ceil(self.groups.len());

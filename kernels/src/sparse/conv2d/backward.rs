@@ -6,7 +6,7 @@ use std::slice;
 
 use rayon::prelude::*;
 
-use super::{Pattern, back, check_pattern, sampling};
+use super::{Correlation, Pattern, Sampling, back, check_pattern, output_sheets, sampling};
 use crate::conv2d::{Conv2dShape, MaxPooled, Pooled, Pooling, add_parts, part_blocks};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
@@ -258,12 +258,15 @@ impl Work<'_> {
             unsafe { self.places.part(block * input_len..(block + 1) * input_len) };
         let output = block * self.output_len..(block + 1) * self.output_len;
         let grad_output = &self.grad_output[output.clone()];
+        let [rows, columns] = shape.output();
+        let band = tile(set, shape.window.kernel)[0];
+        // Rows that are unpooled are read while they are near, and give place to those behind them.
+        let give_place = self.ordered.is_none() || pattern.gradient().read_once();
+        let held_rows = if give_place { band.min(rows) } else { rows };
         let grad_len = match self.pooling {
-            Some(_) => shape.output_features() * LANES,
+            Some(_) => shape.outputs * held_rows * columns * LANES,
             None => 0,
         };
-        let rows = shape.output()[0];
-        let band = tile(set, shape.window.kernel)[0];
         let vertical = shape.window.axes([shape.height, shape.width])[0];
         let samples_len = match sum_values.is_empty() {
             true => 0,
@@ -282,12 +285,18 @@ impl Work<'_> {
             // Without any row, the gradient of the input is zero.
             for first in (0..rows.max(1)).step_by(band) {
                 let end = rows.min(first + band);
+                let held = match give_place && self.pooling.is_some() {
+                    true => first..end,
+                    false => 0..rows,
+                };
+                let grad_sheets = output_sheets(whole).of_rows(held.clone());
                 if let Some((pooling, argmax)) = &self.pooling {
                     set.run(Unpool {
                         pooling,
                         argmax: &argmax[output.clone()],
                         grad_output,
                         rows: first..end,
+                        held: held.clone(),
                         grad: &mut *unpooled,
                     });
                 }
@@ -296,13 +305,16 @@ impl Work<'_> {
                     None => grad_output,
                 };
                 if !sum_values.is_empty() {
-                    let sampling = sampling(pattern, whole, [input.x(), grad]);
+                    let sampling = Sampling {
+                        grad_sheets,
+                        ..sampling(pattern, whole, [input.x(), grad])
+                    };
                     sampling.add_rows(set, first..end, (&mut *packed, &mut *sum_values));
                 }
                 set.run(AddRows {
                     grad,
-                    size: shape.output(),
-                    rows: first..end,
+                    size: [held.len(), columns],
+                    rows: first - held.start..end - held.start,
                     lanes: &mut *lanes,
                 });
                 // No row of the gradient that is still to come reaches those before.
@@ -312,7 +324,10 @@ impl Work<'_> {
                 };
                 let behind = behind.min(shape.height);
                 if let (Some(ordered), Some((target, rectified))) = (self.ordered, input.target()) {
-                    let back = back(pattern, whole, (grad, ordered), rectified);
+                    let back = Correlation {
+                        sheets: grad_sheets,
+                        ..back(pattern, whole, (grad, ordered), rectified)
+                    };
                     let target = (target, streamed);
                     done = back.run_rows(set, (done, behind), &mut *back_scratch, target);
                 }
@@ -328,6 +343,8 @@ struct Unpool<'a> {
     argmax: &'a [u8],
     grad_output: &'a [f32],
     rows: Range<usize>,
+    /// The rows of each channel that there is room for.
+    held: Range<usize>,
     grad: &'a mut [f32],
 }
 
@@ -341,8 +358,9 @@ impl Kernel for Unpool<'_> {
             argmax: self.argmax,
             relu: false,
         };
-        let target = (self.rows, self.grad);
-        self.pooling.unpool(isa, pooled, self.grad_output, target);
+        let (rows, target) = (self.rows, (self.held, self.grad));
+        self.pooling
+            .unpool(isa, pooled, self.grad_output, rows, target);
     }
 }
 
