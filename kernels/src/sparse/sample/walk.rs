@@ -99,13 +99,21 @@ impl TileKernel for Task<'_> {
             // SAFETY: the index was built for packed chunks of this reach; the sampling held the
             // gradient to its sheets, on which the tile lies.
             unsafe {
-                match (
-                    reach.is_line(),
-                    (tile.len[1], reach.stride[1]) == (VECTORS, 1),
-                ) {
-                    (true, true) => lists.run::<I, ROWS, Line<I, VECTORS>>(isa, asks),
-                    (false, true) => lists.run::<I, ROWS, Columns<VECTORS>>(isa, asks),
-                    (_, false) => lists.run::<I, ROWS, Columns<0>>(isa, asks),
+                match (reach.is_line(), reach.stride[1], tile.len[1]) {
+                    (true, 1, len) if len == VECTORS => {
+                        lists.run::<I, ROWS, Line<I, VECTORS>>(isa, asks);
+                    }
+                    (false, 1, len) if len == VECTORS => {
+                        lists.run::<I, ROWS, Columns<VECTORS>>(isa, asks);
+                    }
+                    // What is left of 27 columns.
+                    (false, 1, 13) if VECTORS == 14 => {
+                        lists.run::<I, ROWS, Columns<13>>(isa, asks);
+                    }
+                    (false, 1, 6) if VECTORS == 7 => {
+                        lists.run::<I, ROWS, Columns<6>>(isa, asks);
+                    }
+                    _ => lists.run::<I, ROWS, Columns<0>>(isa, asks),
                 }
             }
         }
@@ -267,15 +275,24 @@ impl<I: Isa, const COLUMNS: usize> Shape<I> for Line<I, COLUMNS> {
     }
 }
 
-/// Rows of so many pixels, whose vectors of the source lie side by side, or if that is zero, of as many and
-/// as far apart as the lists say.
+/// Rows of so many pixels of images, whose vectors lie side by side, or if that is zero, of as many and as far
+/// apart as the lists say.
 struct Columns<const COLUMNS: usize>(*const f32);
 
 impl<I: Isa, const COLUMNS: usize> Shape<I> for Columns<COLUMNS> {
     #[inline(always)]
     fn prefetch(isa: I, lists: &Lists<'_>, channel: usize) {
-        let (grad, tile) = (lists.grad.as_ptr(), &lists.tile);
-        lists.grad_sheets.prefetch(isa, grad, tile, channel);
+        let (sheets, tile) = (lists.grad_sheets, &lists.tile);
+        if COLUMNS == 0 {
+            return sheets.prefetch(isa, lists.grad.as_ptr(), tile, channel);
+        }
+        let grad = lists.grad.as_ptr().wrapping_add(lists.place(channel));
+        for row in 0..tile.len[0] {
+            let grad = grad.wrapping_add(row * sheets.row());
+            for column in 0..COLUMNS {
+                isa.prefetch(grad.wrapping_add(column * LANES));
+            }
+        }
     }
 
     #[inline(always)]
@@ -291,17 +308,15 @@ impl<I: Isa, const COLUMNS: usize> Shape<I> for Columns<COLUMNS> {
         mut x: [*const f32; COUNT],
         dots: &mut [I::F32; SLACK],
     ) {
-        let (columns, x_pixel) = match COLUMNS {
-            0 => (lists.tile.len[1], lists.x_pixel),
-            _ => (COLUMNS, LANES),
+        let (columns, x_pixel, grad_pixel) = match COLUMNS {
+            0 => (lists.tile.len[1], lists.x_pixel, lists.grad_sheets.pixel),
+            _ => (COLUMNS, LANES, LANES),
         };
         let mut grad_row = self.0;
         for _ in 0..lists.tile.len[0] {
-            let mut grad = grad_row;
             for column in 0..columns {
                 // SAFETY: the caller vouches for the vectors of the tile.
-                let factor = unsafe { isa.load_ptr(grad) };
-                grad = grad.wrapping_add(lists.grad_sheets.pixel);
+                let factor = unsafe { isa.load_ptr(grad_row.add(column * grad_pixel)) };
                 for (dot, x) in dots.iter_mut().zip(x) {
                     // SAFETY: as above.
                     let x = unsafe { isa.load_ptr(x.add(column * x_pixel)) };
