@@ -9,7 +9,7 @@ use crate::isa::Isa;
 use crate::lanes::LANES;
 use crate::sparse::index::{List, run_tile};
 use crate::sparse::lists::row_step;
-use crate::sparse::sheets::{Next, Sheets, TilePlace, Window};
+use crate::sparse::sheets::{Next, TilePlace, Window};
 
 /// Channels of the gradient that are asked for before they are read.
 const AHEAD: usize = 2;
@@ -83,15 +83,18 @@ impl TileKernel for Task<'_> {
                 false => Next::Channels,
             };
             window.pack(isa, &tile, outline.channels(chunk), (self.packed, next));
+            let first_grad = grad_sheets.place(tile.sheet, 0, tile.first);
             let lists = Lists {
                 lists: index.lists_and_next(chunk, self.results.clone()),
-                offsets: &index.offsets,
+                offsets: &index.offsets[weights.clone()],
                 x: self.packed.as_ptr(),
                 x_row: row_step(reach),
                 x_pixel: reach.stride[1] * LANES,
-                grad,
-                grad_sheets,
-                tile,
+                grad: grad[first_grad..].as_ptr(),
+                grad_channel: grad_sheets.channel(),
+                grad_row: grad_sheets.row(),
+                grad_pixel: grad_sheets.pixel,
+                size: tile.len,
                 sums: &mut self.sums[first_sum..][..weights.len() + SLACK],
             };
             // The next chunk finds the gradient of an image near.
@@ -124,14 +127,18 @@ impl TileKernel for Task<'_> {
 struct Lists<'a> {
     /// And the one behind them.
     lists: &'a [List],
-    /// Of the whole index.
+    /// Of all these positions.
     offsets: &'a [u32],
     x: *const f32,
     x_row: usize,
     x_pixel: usize,
-    grad: &'a [f32],
-    grad_sheets: &'a Sheets,
-    tile: TilePlace,
+    /// At the first pixel of the tile in the first channel.
+    grad: *const f32,
+    grad_channel: usize,
+    grad_row: usize,
+    grad_pixel: usize,
+    /// Rows and columns of the tile.
+    size: [usize; 2],
     /// Of those positions, and [`SLACK`].
     sums: &'a mut [f32],
 }
@@ -145,15 +152,16 @@ impl Lists<'_> {
     /// gradient of each channel that has a list; the tile is as the shape says.
     #[inline(always)]
     unsafe fn run<I: Isa, const AT_ONCE: usize, S: Shape<I>>(mut self, isa: I, asks: bool) {
-        let last = self.lists.len() - 1;
+        let lists = self.lists;
+        let last = lists.len() - 1;
         for at in 0..last {
-            let (list, next) = (self.lists[at], self.lists[at + 1]);
+            let (list, next) = (lists[at], lists[at + 1]);
             if asks {
-                let ahead = self.lists[last.min(at + AHEAD)].result as usize;
-                S::prefetch(isa, &self, ahead);
+                S::prefetch(isa, &self, self.grad_of(&lists[last.min(at + AHEAD)]));
             }
-            let grad = self.grad[self.place(list.result as usize)..].as_ptr();
-            let mut offsets = &self.offsets[list.start as usize..next.start as usize];
+            let grad = self.grad_of(&list);
+            let (mut offsets, rest) = self.offsets.split_at((next.start - list.start) as usize);
+            self.offsets = rest;
             // SAFETY: as the caller vouches.
             unsafe {
                 let shape = S::new(isa, &self, grad);
@@ -177,11 +185,11 @@ impl Lists<'_> {
         }
     }
 
-    /// Where the first pixel of the tile lies in a channel of the gradient.
+    /// The first pixel of the tile in the gradient of a list's channel.
     #[inline(always)]
-    fn place(&self, channel: usize) -> usize {
-        let tile = &self.tile;
-        self.grad_sheets.place(tile.sheet, channel, tile.first)
+    fn grad_of(&self, list: &List) -> *const f32 {
+        let channel = list.result as usize * self.grad_channel;
+        self.grad.wrapping_add(channel)
     }
 
     /// Adds the products of the tile to the sums of the next positions.
@@ -215,8 +223,8 @@ impl Lists<'_> {
 
 /// The gradient of one channel of the result on a tile of some shape.
 trait Shape<I: Isa> {
-    /// Asks for that of a channel; there may be none.
-    fn prefetch(isa: I, lists: &Lists<'_>, channel: usize);
+    /// Asks for that whose first pixel lies here.
+    fn prefetch(isa: I, lists: &Lists<'_>, grad: *const f32);
 
     /// # Safety
     /// Every vector of the tile is valid for reading.
@@ -240,17 +248,15 @@ struct Line<I: Isa, const COLUMNS: usize>([I::F32; COLUMNS]);
 
 impl<I: Isa, const COLUMNS: usize> Shape<I> for Line<I, COLUMNS> {
     #[inline(always)]
-    fn prefetch(isa: I, lists: &Lists<'_>, channel: usize) {
-        let grad = lists.grad.as_ptr().wrapping_add(lists.place(channel));
-        // The loop of any tile, of a known length.
+    fn prefetch(isa: I, lists: &Lists<'_>, grad: *const f32) {
         for column in 0..COLUMNS {
-            isa.prefetch(grad.wrapping_add(column * lists.grad_sheets.pixel));
+            isa.prefetch(grad.wrapping_add(column * lists.grad_pixel));
         }
     }
 
     #[inline(always)]
     unsafe fn new(isa: I, lists: &Lists<'_>, grad: *const f32) -> Self {
-        let pixel = lists.grad_sheets.pixel;
+        let pixel = lists.grad_pixel;
         // SAFETY: the caller vouches for the vectors of the tile.
         Self(std::array::from_fn(|column| unsafe {
             isa.load_ptr(grad.wrapping_add(column * pixel))
@@ -281,16 +287,15 @@ struct Columns<const COLUMNS: usize>(*const f32);
 
 impl<I: Isa, const COLUMNS: usize> Shape<I> for Columns<COLUMNS> {
     #[inline(always)]
-    fn prefetch(isa: I, lists: &Lists<'_>, channel: usize) {
-        let (sheets, tile) = (lists.grad_sheets, &lists.tile);
-        if COLUMNS == 0 {
-            return sheets.prefetch(isa, lists.grad.as_ptr(), tile, channel);
-        }
-        let grad = lists.grad.as_ptr().wrapping_add(lists.place(channel));
-        for row in 0..tile.len[0] {
-            let grad = grad.wrapping_add(row * sheets.row());
-            for column in 0..COLUMNS {
-                isa.prefetch(grad.wrapping_add(column * LANES));
+    fn prefetch(isa: I, lists: &Lists<'_>, grad: *const f32) {
+        let (columns, pixel) = match COLUMNS {
+            0 => (lists.size[1], lists.grad_pixel),
+            _ => (COLUMNS, LANES),
+        };
+        for row in 0..lists.size[0] {
+            let grad = grad.wrapping_add(row * lists.grad_row);
+            for column in 0..columns {
+                isa.prefetch(grad.wrapping_add(column * pixel));
             }
         }
     }
@@ -309,11 +314,11 @@ impl<I: Isa, const COLUMNS: usize> Shape<I> for Columns<COLUMNS> {
         dots: &mut [I::F32; SLACK],
     ) {
         let (columns, x_pixel, grad_pixel) = match COLUMNS {
-            0 => (lists.tile.len[1], lists.x_pixel, lists.grad_sheets.pixel),
+            0 => (lists.size[1], lists.x_pixel, lists.grad_pixel),
             _ => (COLUMNS, LANES, LANES),
         };
         let mut grad_row = self.0;
-        for _ in 0..lists.tile.len[0] {
+        for _ in 0..lists.size[0] {
             for column in 0..columns {
                 // SAFETY: the caller vouches for the vectors of the tile.
                 let factor = unsafe { isa.load_ptr(grad_row.add(column * grad_pixel)) };
@@ -323,7 +328,7 @@ impl<I: Isa, const COLUMNS: usize> Shape<I> for Columns<COLUMNS> {
                     *dot = isa.mul_add(x, factor, *dot);
                 }
             }
-            grad_row = grad_row.wrapping_add(lists.grad_sheets.row());
+            grad_row = grad_row.wrapping_add(lists.grad_row);
             for x in &mut x {
                 *x = x.wrapping_add(lists.x_row);
             }
