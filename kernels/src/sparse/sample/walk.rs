@@ -86,7 +86,7 @@ impl TileKernel for Task<'_> {
             let first_grad = grad_sheets.place(tile.sheet, 0, tile.first);
             let lists = Lists {
                 lists: index.lists_and_next(chunk, self.results.clone()),
-                offsets: &index.offsets[weights.clone()],
+                offsets: index.offsets[weights.clone()].as_ptr(),
                 x: self.packed.as_ptr(),
                 x_row: row_step(reach),
                 x_pixel: reach.stride[1] * LANES,
@@ -95,12 +95,12 @@ impl TileKernel for Task<'_> {
                 grad_row: grad_sheets.row(),
                 grad_pixel: grad_sheets.pixel,
                 size: tile.len,
-                sums: &mut self.sums[first_sum..][..weights.len() + SLACK],
+                sums: self.sums[first_sum..][..weights.len() + SLACK].as_mut_ptr(),
             };
             // The next chunk finds the gradient of an image near.
             let asks = by_chunk || chunk_at == 0;
-            // SAFETY: the index was built for packed chunks of this reach; the sampling held the
-            // gradient to its sheets, on which the tile lies.
+            // SAFETY: the index was built for packed chunks of this reach, and its lists follow one another;
+            // the sampling held the gradient to its sheets, on which the tile lies.
             unsafe {
                 match (reach.is_line(), reach.stride[1], tile.len[1]) {
                     (true, 1, len) if len == VECTORS => {
@@ -127,8 +127,8 @@ impl TileKernel for Task<'_> {
 struct Lists<'a> {
     /// And the one behind them.
     lists: &'a [List],
-    /// Of all these positions.
-    offsets: &'a [u32],
+    /// Of the positions that are still to come.
+    offsets: *const u32,
     x: *const f32,
     x_row: usize,
     x_pixel: usize,
@@ -139,8 +139,8 @@ struct Lists<'a> {
     grad_pixel: usize,
     /// Rows and columns of the tile.
     size: [usize; 2],
-    /// Of those positions, and [`SLACK`].
-    sums: &'a mut [f32],
+    /// Of the same positions, and [`SLACK`].
+    sums: *mut f32,
 }
 
 impl Lists<'_> {
@@ -148,8 +148,9 @@ impl Lists<'_> {
     /// gradient of lists to come, if it is far.
     ///
     /// # Safety
-    /// Every vector of the tile is valid for reading, in the packed chunk at each offset and in the
-    /// gradient of each channel that has a list; the tile is as the shape says.
+    /// Each position of the lists has an offset, and a sum with [`SLACK`] behind the last. Every vector of the
+    /// tile is valid for reading, in the packed chunk at each offset and in the gradient of each channel that
+    /// has a list; the tile is as the shape says.
     #[inline(always)]
     unsafe fn run<I: Isa, const AT_ONCE: usize, S: Shape<I>>(mut self, isa: I, asks: bool) {
         let lists = self.lists;
@@ -160,22 +161,18 @@ impl Lists<'_> {
                 S::prefetch(isa, &self, self.grad_of(&lists[last.min(at + AHEAD)]));
             }
             let grad = self.grad_of(&list);
-            let (mut offsets, rest) = self.offsets.split_at((next.start - list.start) as usize);
-            self.offsets = rest;
+            let mut count = (next.start - list.start) as usize;
             // SAFETY: as the caller vouches.
             unsafe {
                 let shape = S::new(isa, &self, grad);
-                while let Some((next, rest)) = offsets.split_first_chunk::<AT_ONCE>() {
-                    self.add(isa, next, &shape);
-                    offsets = rest;
+                while count >= AT_ONCE {
+                    self.add::<I, S, AT_ONCE>(isa, &shape);
+                    count -= AT_ONCE;
                 }
                 macro_rules! add_rest {
-                    ($($count:literal)*) => {
-                        match offsets.len() {
-                            $($count => {
-                                let rest = offsets.first_chunk::<$count>().expect("so many");
-                                self.add(isa, rest, &shape);
-                            })*
+                    ($($rest:literal)*) => {
+                        match count {
+                            $($rest => self.add::<I, S, $rest>(isa, &shape),)*
                             _ => {}
                         }
                     };
@@ -192,32 +189,31 @@ impl Lists<'_> {
         self.grad.wrapping_add(channel)
     }
 
-    /// Adds the products of the tile to the sums of the next positions.
+    /// Adds the products of the tile to the sums of the next positions, which are then behind.
     ///
     /// # Safety
-    /// See [`run`](Self::run).
+    /// As for [`run`](Self::run), of so many positions.
     #[inline(always)]
-    unsafe fn add<I: Isa, S: Shape<I>, const COUNT: usize>(
-        &mut self,
-        isa: I,
-        offsets: &[u32; COUNT],
-        shape: &S,
-    ) {
+    unsafe fn add<I: Isa, S: Shape<I>, const COUNT: usize>(&mut self, isa: I, shape: &S) {
         const { assert!(COUNT <= SLACK) };
-        let x = offsets.map(|offset| isa.address(self.x, offset as usize));
-        let mut dots = [isa.zero(); SLACK];
         // SAFETY: as the caller vouches.
-        unsafe { shape.add(isa, self, x, &mut dots) };
-        if COUNT == 1 {
-            self.sums[0] += isa.sum(dots[0]);
-        } else {
-            let totals = isa.sum_eight(dots);
-            // All of them in one vector.
-            for (at, (sum, total)) in self.sums[..SLACK].iter_mut().zip(totals).enumerate() {
-                *sum += if at < COUNT { total } else { 0.0 };
+        unsafe {
+            let offsets = self.offsets.cast::<[u32; COUNT]>().read();
+            let x = offsets.map(|offset| isa.address(self.x, offset as usize));
+            let mut dots = [isa.zero(); SLACK];
+            shape.add(isa, self, x, &mut dots);
+            if COUNT == 1 {
+                *self.sums += isa.sum(dots[0]);
+            } else {
+                // All of them in one vector, of which the others are zero.
+                let sums = &mut *self.sums.cast::<[f32; SLACK]>();
+                for (sum, total) in sums.iter_mut().zip(isa.sum_eight(dots)) {
+                    *sum += total;
+                }
             }
         }
-        self.sums = &mut std::mem::take(&mut self.sums)[COUNT..];
+        self.offsets = self.offsets.wrapping_add(COUNT);
+        self.sums = self.sums.wrapping_add(COUNT);
     }
 }
 
@@ -230,7 +226,8 @@ trait Shape<I: Isa> {
     /// Every vector of the tile is valid for reading.
     unsafe fn new(isa: I, lists: &Lists<'_>, grad: *const f32) -> Self;
 
-    /// Adds to each of the first sums the products with the vectors of the source from one place on.
+    /// Makes each of the first sums, which are zero, that of the products with the vectors of the source from
+    /// one place on.
     ///
     /// # Safety
     /// Every vector of the tile is valid for reading, in the gradient and from each place on.
@@ -271,11 +268,13 @@ impl<I: Isa, const COLUMNS: usize> Shape<I> for Line<I, COLUMNS> {
         x: [*const f32; COUNT],
         dots: &mut [I::F32; SLACK],
     ) {
+        // SAFETY: the caller vouches for the vectors of the tile.
+        let load = |x: *const f32, column| unsafe { isa.load_ptr(x.add(column * LANES)) };
         for (dot, x) in dots.iter_mut().zip(x) {
-            for (column, &grad) in self.0.iter().enumerate() {
-                // SAFETY: the caller vouches for the vectors of the tile.
-                let x = unsafe { isa.load_ptr(x.add(column * LANES)) };
-                *dot = isa.mul_add(x, grad, *dot);
+            // The first product needs no sum before it.
+            *dot = isa.mul(load(x, 0), self.0[0]);
+            for (column, &grad) in self.0.iter().enumerate().skip(1) {
+                *dot = isa.mul_add(load(x, column), grad, *dot);
             }
         }
     }
