@@ -25,6 +25,10 @@ const MOST_PACKED: usize = 128 << 10;
 /// Floats of features that no second-level cache holds, 8 MB: they are asked for ahead.
 const FAR: usize = 2 << 20;
 
+/// Pixels that take turns in the code of a group, which then comes from the second-level cache half as often:
+/// as many as have what they reach in the first-level cache together.
+const PIXELS: usize = 2;
+
 /// What results without a bias add.
 static NO_BIAS: [f32; MOST_RESULTS] = [0.0; MOST_RESULTS];
 
@@ -312,42 +316,45 @@ impl Rows<'_> {
                 false => Ending::Sums,
             };
             let segments = &program.segments[chunk * program.groups()..];
-            for column in 0..tile.len[1] {
-                let place = column * pixel + chunk * program.chunk * LANES;
-                frame.rows = starts.map(|start| start.wrapping_add(place + NEAR * LANES));
-                let sums_at = match task.chunks.len() {
-                    0 | 1 => 0,
-                    _ => column * pixel_len,
-                };
-                let sums = &mut self.sums[sums_at..][..pixel_len];
+            for first_column in (0..tile.len[1]).step_by(PIXELS) {
+                let columns = first_column..tile.len[1].min(first_column + PIXELS);
                 for (at, group) in task.groups.clone().enumerate() {
-                    task.prefetch(isa, [row, column], chunk, at);
                     let results = program.results_of(group);
-                    frame.target = target.place(results.start, tile.first[1] + column);
-                    if is_last && correlation.rectified {
-                        for result in 0..results.len() {
-                            let step = result * target.sheets.channel();
-                            isa.prefetch(frame.target.wrapping_add(step));
-                        }
-                    }
                     let segment = segments[group];
                     frame.values = correlation.values[segment.value as usize..]
                         .as_ptr()
                         .wrapping_add(NEAR);
-                    frame.sums = sums[at * program.group * LANES..].as_mut_ptr();
                     frame.ending = program.ending(group, ending);
                     if let Some(bias) = correlation.bias.filter(|_| is_whole) {
-                        frame.bias = bias[results].as_ptr();
+                        frame.bias = bias[results.clone()].as_ptr();
                     }
                     let start = match chunk == task.chunks.start {
                         true => segment.from_zero,
                         false => segment.onward,
                     };
-                    // SAFETY: only a set with AVX-512 has a program; the code reads a vector for each
-                    // weight, of channels that there are, in rows that were packed or are features of
-                    // one block, as many values as are its own, and for each result of the group a bias
-                    // and, between chunks, a vector of sums. The caller vouches for the target.
-                    unsafe { program.code.call(start, &frame) };
+                    for column in columns.clone() {
+                        task.prefetch(isa, [row, column], chunk, at);
+                        let place = column * pixel + chunk * program.chunk * LANES;
+                        frame.rows = starts.map(|start| start.wrapping_add(place + NEAR * LANES));
+                        frame.target = target.place(results.start, tile.first[1] + column);
+                        if is_last && correlation.rectified {
+                            for result in 0..results.len() {
+                                let step = result * target.sheets.channel();
+                                isa.prefetch(frame.target.wrapping_add(step));
+                            }
+                        }
+                        let sums_at = match task.chunks.len() {
+                            0 | 1 => 0,
+                            _ => column * pixel_len,
+                        };
+                        let sums = &mut self.sums[sums_at..][..pixel_len];
+                        frame.sums = sums[at * program.group * LANES..].as_mut_ptr();
+                        // SAFETY: only a set with AVX-512 has a program; the code reads a vector for each
+                        // weight, of channels that there are, in rows that were packed or are features of
+                        // one block, as many values as are its own, and for each result of the group a bias
+                        // and, between chunks, a vector of sums. The caller vouches for the target.
+                        unsafe { program.code.call(start, &frame) };
+                    }
                 }
             }
         }

@@ -21,8 +21,12 @@ use crate::sparse::index::{Entry, Order, Outline};
 /// Results whose sums stay in registers; the other four take turns with vectors of the source.
 pub(super) const MOST_RESULTS: usize = 28;
 
-/// Vectors that one pixel of the result reaches in a chunk, at most: 24 KB, half of a first-level cache.
-const REACHED: usize = 384;
+/// Vectors that one pixel of the result reaches in a chunk, at most: 16 KB, so that two pixels leave a third of a
+/// first-level cache to the values and sums.
+const REACHED: usize = 256;
+
+/// The same of a window, of whose columns neighbouring pixels share all but one: 36 KB.
+const REACHED_BY_WINDOW: usize = 576;
 
 /// Rows of a window that there are registers for.
 pub(super) const MOST_ROWS: usize = 5;
@@ -182,7 +186,12 @@ impl Program {
     /// Source channels of a chunk, of several a multiple of those in a chunk of lists.
     pub(in crate::sparse) fn chunk(outline: &Outline) -> usize {
         let [height, width] = outline.reach.kernel();
-        let most = (REACHED / (height * width)).max(1);
+        let reached = if width > 1 {
+            REACHED_BY_WINDOW
+        } else {
+            REACHED
+        };
+        let most = (reached / (height * width)).max(1);
         let chunks = outline.sources.div_ceil(most).max(1);
         match outline.sources.div_ceil(chunks) {
             all if chunks == 1 => all.max(1),
