@@ -270,11 +270,13 @@ impl<I: Isa, const COLUMNS: usize> Shape<I> for Line<I, COLUMNS> {
     ) {
         // SAFETY: the caller vouches for the vectors of the tile.
         let load = |x: *const f32, column| unsafe { isa.load_ptr(x.add(column * LANES)) };
-        for (dot, x) in dots.iter_mut().zip(x) {
-            // The first product needs no sum before it.
-            *dot = isa.mul(load(x, 0), self.0[0]);
-            for (column, &grad) in self.0.iter().enumerate().skip(1) {
-                *dot = isa.mul_add(load(x, column), grad, *dot);
+        for (column, &grad) in self.0.iter().enumerate() {
+            for (dot, x) in dots.iter_mut().zip(x) {
+                *dot = match column {
+                    // The first product needs no sum before it.
+                    0 => isa.mul(load(x, 0), grad),
+                    _ => isa.mul_add(load(x, column), grad, *dot),
+                };
             }
         }
     }
