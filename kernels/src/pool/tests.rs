@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -229,21 +231,59 @@ fn nan_is_never_hidden() {
     }
 }
 
-#[test]
-fn relu_before_the_pooling_stops_the_gradient() {
-    struct Unpool<'a> {
-        shape: &'a PoolShape,
-        gradient: MaxGradient<'a>,
-        grad_input: &'a mut [[f32; LANES]],
+/// Some rows of a block's gradient, into memory that holds no others.
+struct Unpool<'a> {
+    shape: &'a PoolShape,
+    gradient: MaxGradient<'a>,
+    rows: Range<usize>,
+    grad_input: &'a mut [[f32; LANES]],
+}
+
+impl Kernel for Unpool<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let target = (self.rows.clone(), self.grad_input);
+        unpool_block(isa, self.shape, self.gradient, self.rows, target);
     }
-    impl Kernel for Unpool<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<I: Isa>(self, isa: I) {
-            let rows = 0..self.shape.height;
-            unpool_block(isa, self.shape, self.gradient, (rows, self.grad_input));
+}
+
+#[test]
+fn rows_alone_are_those_of_the_whole() {
+    for &set in dispatch::all() {
+        for (kernel, stride) in [([2, 2], [1, 1]), ([3, 3], [2, 1]), ([2, 3], [3, 2])] {
+            let shape = shape(16, 3, [7, 6], window(kernel, stride, Padding::Same));
+            let x = lanes(16, &coarse(8, 16 * shape.input_features()), 0.0);
+            let output_len = lanes_len(16, shape.output_features());
+            let (mut y, mut argmax) = (vec![0.0; output_len], vec![0; output_len]);
+            max_forward(set, &shape, &x, &mut y, Some(&mut argmax));
+            let mut whole = vec![f32::NAN; x.len()];
+            max_backward(set, &shape, &argmax, &y, &mut whole);
+            for rows in [0..2, 2..3, 3..7] {
+                let len = rows.len() * shape.width * LANES;
+                let mut actual = vec![f32::NAN; shape.channels * len];
+                set.run(Unpool {
+                    shape: &shape,
+                    gradient: MaxGradient {
+                        grad_output: y.as_chunks().0,
+                        argmax: argmax.as_chunks().0,
+                        rectified: None,
+                    },
+                    rows: rows.clone(),
+                    grad_input: actual.as_chunks_mut().0,
+                });
+                let planes = whole.chunks_exact(shape.height * shape.width * LANES);
+                let start = rows.start * shape.width * LANES;
+                let expected = planes.flat_map(|plane| &plane[start..start + len]);
+                assert!(actual.iter().eq(expected), "{set:?} {shape:?} {rows:?}");
+            }
         }
     }
+}
+
+#[test]
+fn relu_before_the_pooling_stops_the_gradient() {
     for &set in dispatch::all() {
         let shape = shape(16, 3, [5, 4], window([2, 2], [1, 1], Padding::Valid));
         let x = naive::relu(&coarse(5, 16 * shape.input_features()));
@@ -270,6 +310,7 @@ fn relu_before_the_pooling_stops_the_gradient() {
                 argmax: places.as_chunks().0,
                 rectified: Some(y.as_chunks().0),
             },
+            rows: 0..shape.height,
             grad_input: actual.as_chunks_mut().0,
         });
         hold_gradient(
