@@ -60,7 +60,7 @@ def gemm(job: Job) -> Callable[[], float]:
 
 
 def conv(job: Job) -> Callable[[], float]:
-    """The convolution and its bias alone; taskweave's figure has relu and its gradient in it."""
+    """The convolution and its bias alone; taskweave's figure forward has relu in it."""
     memory_format = layout(job["options"])
     channels, size = job["channels"], job["size"]
     x = torch.rand(job["batch"], channels, size, size).to(memory_format=memory_format)

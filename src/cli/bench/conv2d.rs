@@ -20,7 +20,7 @@ const LAYERS: [[usize; 3]; 5] = [
     [64, 64, 27],
 ];
 
-/// Every layer forward and its two gradients, with relu.
+/// Every layer forward, with relu, and its two gradients from that of its sums: in a step, it arrives rectified.
 pub(super) fn layers<W: Write>(bench: &mut Bench<'_, W>) -> Result<(), Failure> {
     for sizes in LAYERS {
         layer(&shape(sizes, bench.batch()), bench)?;
@@ -74,8 +74,8 @@ fn layer<W: Write>(shape: &Conv2dShape, bench: &mut Bench<'_, W>) -> Result<(), 
     let recorded = Recorded {
         x: &x,
         weights: &weights,
-        y: &y,
-        activation: Activation::Relu,
+        y: &[],
+        activation: Activation::Linear,
         max_pool: None,
     };
     bench.time(name("grad input"), load, || {
