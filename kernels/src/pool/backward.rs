@@ -27,34 +27,15 @@ pub(crate) struct MaxGradient<'a> {
     pub(crate) rectified: Option<&'a [[f32; LANES]]>,
 }
 
-/// [`MaxGradient`] without relu.
+/// A gradient that flows where the maxima are positive, if it is `RECTIFIED`; else everywhere.
 #[derive(Clone, Copy)]
-struct Linear<'a>(MaxGradient<'a>);
-
-impl Share for Linear<'_> {
-    #[inline(always)]
-    fn add<I: Isa, const C: usize>(
-        self,
-        isa: I,
-        mut sum: I::F32,
-        first: usize,
-        place: usize,
-    ) -> I::F32 {
-        let argmax = &self.0.argmax[first..first + C];
-        let grads = &self.0.grad_output[first..first + C];
-        for c in 0..C {
-            let from_here = isa.eq_u8(&argmax[c], (place - c) as u8);
-            sum = isa.add_where(from_here, sum, isa.load(&grads[c]));
-        }
-        sum
-    }
+struct Maxima<'a, const RECTIFIED: bool> {
+    gradient: MaxGradient<'a>,
+    /// May be empty if nothing is rectified.
+    maxima: &'a [[f32; LANES]],
 }
 
-/// [`MaxGradient`] with relu before it, given the maxima.
-#[derive(Clone, Copy)]
-struct Rectified<'a>(MaxGradient<'a>, &'a [[f32; LANES]]);
-
-impl Share for Rectified<'_> {
+impl<const RECTIFIED: bool> Share for Maxima<'_, RECTIFIED> {
     #[inline(always)]
     fn add<I: Isa, const C: usize>(
         self,
@@ -63,12 +44,20 @@ impl Share for Rectified<'_> {
         first: usize,
         place: usize,
     ) -> I::F32 {
-        let argmax = &self.0.argmax[first..first + C];
-        let grads = &self.0.grad_output[first..first + C];
-        let maxima = &self.1[first..first + C];
+        let outputs = first..first + C;
+        let argmax = &self.gradient.argmax[outputs.clone()];
+        let grads = &self.gradient.grad_output[outputs.clone()];
+        let maxima = if RECTIFIED {
+            &self.maxima[outputs]
+        } else {
+            &[]
+        };
         for c in 0..C {
             let from_here = isa.eq_u8(&argmax[c], (place - c) as u8);
-            let grad = isa.select_gt_zero(isa.load(&maxima[c]), isa.load(&grads[c]));
+            let mut grad = isa.load(&grads[c]);
+            if RECTIFIED {
+                grad = isa.select_gt_zero(isa.load(&maxima[c]), grad);
+            }
             sum = isa.add_where(from_here, sum, grad);
         }
         sum
@@ -118,8 +107,11 @@ fn unpool_plane<I: Isa>(
     rows: (Range<usize>, &mut [[f32; LANES]]),
 ) {
     match gradient.rectified {
-        None => gather(isa, axes, Linear(gradient), rows),
-        Some(maxima) => gather(isa, axes, Rectified(gradient, maxima), rows),
+        None => {
+            let maxima = &[];
+            gather(isa, axes, Maxima::<false> { gradient, maxima }, rows);
+        }
+        Some(maxima) => gather(isa, axes, Maxima::<true> { gradient, maxima }, rows),
     }
 }
 

@@ -100,15 +100,8 @@ impl Sheets {
         tile: &TilePlace,
         channel: usize,
     ) {
-        let mut row = start.wrapping_add(self.place(tile.sheet, channel, tile.first));
-        for _ in 0..tile.len[0] {
-            let mut pixel = row;
-            for _ in 0..tile.len[1] {
-                isa.prefetch(pixel);
-                pixel = pixel.wrapping_add(self.pixel);
-            }
-            row = row.wrapping_add(self.row);
-        }
+        let first = start.wrapping_add(self.place(tile.sheet, channel, tile.first));
+        prefetch_pixels(isa, first, tile.len, [self.row, self.pixel]);
     }
 
     /// Floats from one channel to the next.
@@ -126,6 +119,22 @@ impl Sheets {
     /// Tiles of a sheet by rows and columns.
     pub(super) fn tiles(&self, reach: &Reach) -> [usize; 2] {
         [0, 1].map(|at| self.size[at].div_ceil(reach.tile[at]))
+    }
+}
+
+/// Asks for so many rows and columns of pixels, from the first one on, by floats from one to the next.
+#[inline(always)]
+pub(super) fn prefetch_pixels<I: Isa>(
+    isa: I,
+    first: *const f32,
+    [rows, columns]: [usize; 2],
+    [row, pixel]: [usize; 2],
+) {
+    for at in 0..rows {
+        let first = first.wrapping_add(at * row);
+        for column in 0..columns {
+            isa.prefetch(first.wrapping_add(column * pixel));
+        }
     }
 }
 
@@ -268,7 +277,7 @@ impl Window<'_> {
         target[end..].fill([0.0; LANES]);
         let pixels = match first == end {
             true => &[],
-            false => &pixels[origin + first - self.before[1]..],
+            false => &pixels[origin + first - self.before[1]..][..end - first],
         };
         for (target, pixel) in target[first..end].iter_mut().zip(pixels) {
             isa.store(target, vector(pixel));

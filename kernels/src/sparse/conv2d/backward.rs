@@ -261,7 +261,8 @@ impl Work<'_> {
         let [rows, columns] = shape.output();
         let band = tile(set, shape.window.kernel)[0];
         // Rows that are unpooled are read while they are near, and give place to those behind them.
-        let give_place = self.ordered.is_none() || pattern.gradient().read_once();
+        let give_place =
+            self.pooling.is_some() && (self.ordered.is_none() || pattern.gradient().read_once());
         let held_rows = if give_place { band.min(rows) } else { rows };
         let grad_len = match self.pooling {
             Some(_) => shape.outputs * held_rows * columns * LANES,
@@ -285,7 +286,7 @@ impl Work<'_> {
             // Without any row, the gradient of the input is zero.
             for first in (0..rows.max(1)).step_by(band) {
                 let end = rows.min(first + band);
-                let held = match give_place && self.pooling.is_some() {
+                let held = match give_place {
                     true => first..end,
                     false => 0..rows,
                 };

@@ -9,7 +9,7 @@ use crate::isa::Isa;
 use crate::lanes::LANES;
 use crate::sparse::index::{List, run_tile};
 use crate::sparse::lists::row_step;
-use crate::sparse::sheets::{Next, TilePlace, Window};
+use crate::sparse::sheets::{Next, TilePlace, Window, prefetch_pixels};
 
 /// Channels of the gradient that are asked for before they are read.
 const AHEAD: usize = 2;
@@ -246,9 +246,7 @@ struct Line<I: Isa, const COLUMNS: usize>([I::F32; COLUMNS]);
 impl<I: Isa, const COLUMNS: usize> Shape<I> for Line<I, COLUMNS> {
     #[inline(always)]
     fn prefetch(isa: I, lists: &Lists<'_>, grad: *const f32) {
-        for column in 0..COLUMNS {
-            isa.prefetch(grad.wrapping_add(column * lists.grad_pixel));
-        }
+        prefetch_pixels(isa, grad, [1, COLUMNS], [0, lists.grad_pixel]);
     }
 
     #[inline(always)]
@@ -293,12 +291,7 @@ impl<I: Isa, const COLUMNS: usize> Shape<I> for Columns<COLUMNS> {
             0 => (lists.size[1], lists.grad_pixel),
             _ => (COLUMNS, LANES),
         };
-        for row in 0..lists.size[0] {
-            let grad = grad.wrapping_add(row * lists.grad_row);
-            for column in 0..columns {
-                isa.prefetch(grad.wrapping_add(column * pixel));
-            }
-        }
+        prefetch_pixels(isa, grad, [lists.size[0], columns], [lists.grad_row, pixel]);
     }
 
     #[inline(always)]
