@@ -395,12 +395,16 @@ impl<T: Transform> Kernel for BackwardBlock<'_, T> {
                 &*self.grad
             }
         };
+        let sum_bias = self.sum_bias;
         if let Some(method) = self.weight_gradient {
             let scratch = &mut self.scratch[..method.scratch_len()];
             // SAFETY: `backward_by` held the input to its length where the gradient of the weights is
             // wanted; the block belongs to this task, which writes there only below.
             let x = unsafe { slice::from_raw_parts(self.x, self.shape.input_features() * LANES) };
-            method.add_block(isa, [x, grad], self.is_first, self.sum_weights, scratch);
+            let sums = (self.sum_weights, sum_bias);
+            method.add_block(isa, [x, grad], self.is_first, sums, scratch);
+        } else {
+            add_planes(isa, grad, sum_bias);
         }
         if let Some(correlation) = self.correlation {
             let bands = correlation.result_size()[0].div_ceil(correlation.band());
@@ -416,13 +420,18 @@ impl<T: Transform> Kernel for BackwardBlock<'_, T> {
             // the input.
             unsafe { correlation.rows(isa, grad, 0..bands, epilogue, target, scratch) };
         }
-        let planes = grad.chunks_exact((grad.len() / self.shape.outputs.max(1)).max(1));
-        for (sum, plane) in self.sum_bias.iter_mut().zip(planes) {
-            let mut lanes = isa.zero();
-            for vector in plane.as_chunks::<LANES>().0 {
-                lanes = isa.add(lanes, isa.load(vector));
-            }
-            *sum += isa.sum(lanes);
+    }
+}
+
+/// Adds the sums of every plane of one block of gradients, a channel each.
+#[inline(always)]
+pub(super) fn add_planes<I: Isa>(isa: I, grad: &[f32], sums: &mut [f32]) {
+    let planes = grad.chunks_exact((grad.len() / sums.len().max(1)).max(1));
+    for (sum, plane) in sums.iter_mut().zip(planes) {
+        let mut lanes = isa.zero();
+        for vector in plane.as_chunks::<LANES>().0 {
+            lanes = isa.add(lanes, isa.load(vector));
         }
+        *sum += isa.sum(lanes);
     }
 }

@@ -38,14 +38,15 @@ impl<'a, T: Transform> WeightGradient<'a, T> {
     }
 
     /// Adds one block of images, `x` and the gradient of the sums, to a part, of which it may be the
-    /// first: then the sums may hold anything.
+    /// first: then the sums of the weights may hold anything. Those of the bias, one for each output or
+    /// none, are always added to.
     #[inline(always)]
     pub(super) fn add_block<I: Isa>(
         &self,
         isa: I,
         [x, grad_output]: [&[f32]; 2],
         first: bool,
-        sums: &mut [f32],
+        (sums, sum_bias): (&mut [f32], &mut [f32]),
         scratch: &mut [f32],
     ) {
         match self {
@@ -54,6 +55,7 @@ impl<'a, T: Transform> WeightGradient<'a, T> {
                     sums.fill(0.0);
                 }
                 grad_weights::add_block(isa, shape, x, grad_output, scratch, sums);
+                super::backward::add_planes(isa, grad_output, sum_bias);
             }
             Self::Winograd(plan) => winograd::add_grad_weights(
                 isa,
@@ -63,6 +65,7 @@ impl<'a, T: Transform> WeightGradient<'a, T> {
                     grad_output,
                     first,
                     sums,
+                    sum_bias,
                     scratch,
                 },
             ),

@@ -52,7 +52,7 @@ mod weights;
 
 pub(super) use correlate::{Band, Plan, PlaneTarget, correlate};
 pub(super) use grad_weights::{GradBlock, GradPlan, add_grad_weights, sum_parts};
-pub use transform::{F2, F4, Line, MOST_POINTS, Transform};
+pub use transform::{F2, F4, Line, MOST_POINTS, ONE, Transform};
 pub(super) use weights::transform_weights;
 
 /// Whether the window of a shape is one that these kernels compute: three by three places, by one.

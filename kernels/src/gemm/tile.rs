@@ -107,9 +107,27 @@ impl Store {
     };
 }
 
+/// Steps of a tile at most whose operands leave its result in the first-level cache.
+const SHORT: usize = 64;
+
 impl Finish for Store {
     #[inline(always)]
-    fn prepare<I: Isa>(_: I, _: &Tile<Self>, _: usize) {}
+    fn prepare<I: Isa>(isa: I, tile: &Tile<Self>, vectors: usize) {
+        if tile.finish.held == 0.0 {
+            return;
+        }
+        let is_short = tile.outer * tile.inner <= SHORT;
+        for r in 0..tile.rows {
+            for v in 0..vectors {
+                let place = tile.place(r, v).cast_const();
+                if is_short {
+                    isa.prefetch(place);
+                } else {
+                    isa.prefetch_to_l2(place);
+                }
+            }
+        }
+    }
 
     #[inline(always)]
     unsafe fn finish<I: Isa, const ROWS: usize, const VECTORS: usize>(

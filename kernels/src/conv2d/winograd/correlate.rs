@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::tiles::{Ahead, Input, Last, Place, Plane, transform_square, write_outputs};
+use super::tiles::{Ahead, Input, Last, Place, Plane, Vectors, transform_square, write_outputs};
 use super::transform::Transform;
 use crate::conv2d::taps::Direction;
 use crate::conv2d::{Conv2dShape, Epilogue};
@@ -227,7 +227,8 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
         let plan = band.plan;
         let points = T::POINTS * T::POINTS;
         let (sources, products) = band.scratch.split_at_mut(points * plan.source_stride());
-        let [_, across] = plan.tiles;
+        let [down, across] = plan.tiles;
+        let block_tiles = down * across;
         let end = band.tile_rows.end * across;
         let mut first = band.tile_rows.start * across;
         while first < end {
@@ -248,7 +249,7 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                     unsafe {
                         transform_square::<I, Input<T>>(
                             isa,
-                            (plane, plan.source.columns),
+                            Vectors::of(plane, &plan.source, place),
                             place,
                             (sources.as_mut_ptr().wrapping_add(to), plan.source_stride()),
                         );
@@ -262,10 +263,16 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
             let panels = plan.results.div_ceil(ROWS);
             let next = first + tiles;
             let mut source_ahead = Ahead::new(&plan.source, T::POINTS, T::OUTPUTS, plan.sources);
-            for tile in next..end.min(next + GROUP) {
+            for tile in next..next + plan.group {
+                // Behind the last tile of this block come those of the next one, most likely.
+                let (block, tile) = (tile / block_tiles, tile % block_tiles);
                 let at = [tile / across, tile % across];
                 let place = plan.source.square(at, T::OUTPUTS, T::POINTS);
-                source_ahead.add(place.corner_in(band.source.as_ptr()));
+                let start = band
+                    .source
+                    .as_ptr()
+                    .wrapping_add(block * plan.source.len() * plan.sources);
+                source_ahead.add(place.corner_in(start));
             }
             let calls = T::POINTS * T::POINTS * tiles.div_ceil(VECTORS);
             source_ahead.spread_over(calls * panels);

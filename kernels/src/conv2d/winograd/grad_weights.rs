@@ -2,16 +2,17 @@
 //!
 //! At each point it is a matrix product: transformed inputs times transformed output gradients,
 //! summed over tiles and images. Inputs are broadcast, one value of one image after the other, as
-//! they lie in lanes. Of the gradients squares of sixteen channels by sixteen images are
-//! transposed, so that a vector holds channels. The sums `[point][input][output]` grow by a group
-//! of tiles at a time.
+//! they lie in lanes. Of the gradients each pixel of a tile, sixteen channels by sixteen images, is
+//! transposed before it is transformed, so that a vector holds channels: a tile has fewer pixels than
+//! points. The sums `[point][input][output]` grow by a group of tiles at a time. At the point (1, 1) a
+//! transformed gradient is the sum of its tile, which the gradient of the bias adds up.
 
 use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use super::tiles::{Ahead, GradOutput, Input, Place, Plane, Square, transform_square};
-use super::transform::{MOST_POINTS, Transform};
+use super::tiles::{Ahead, GradOutput, Input, Place, Plane, Square, Vectors, transform_square};
+use super::transform::{MOST_POINTS, ONE, Transform};
 use crate::conv2d::Conv2dShape;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::tile::{self, Store, Tile, TileKernel, micro_kernel};
@@ -32,8 +33,8 @@ const VECTOR: usize = GROUP * LANES * LANES;
 /// One vector between the points, so that they do not fall on one set of the first-level cache.
 const SKEW: usize = LANES;
 
-/// Floats of one point of the squares to transpose.
-const STAGE: usize = LANES * LANES + SKEW;
+/// Floats of one pixel of sixteen channels by sixteen images.
+const PIXEL: usize = LANES * LANES;
 
 /// The weight gradient of a convolution, laid out.
 pub(crate) struct GradPlan<T> {
@@ -97,7 +98,8 @@ impl<T: Transform> GradPlan<T> {
 
     /// Floats of memory that [`add_grad_weights`] works in.
     pub(crate) fn scratch_len(&self) -> usize {
-        Self::POINTS * (self.input_stride() + self.output_stride() + STAGE)
+        Self::POINTS * (self.input_stride() + self.output_stride())
+            + T::OUTPUTS * T::OUTPUTS * PIXEL
     }
 }
 
@@ -111,6 +113,8 @@ pub(crate) struct GradBlock<'a, T> {
     pub(crate) first: bool,
     /// [`GradPlan::sums_len`] floats.
     pub(crate) sums: &'a mut [f32],
+    /// What the sums of the gradient are added to, one for each output or none.
+    pub(crate) sum_bias: &'a mut [f32],
     /// [`GradPlan::scratch_len`] floats of any content.
     pub(crate) scratch: &'a mut [f32],
 }
@@ -125,6 +129,7 @@ pub(crate) fn add_grad_weights<I: Isa, T: Transform>(isa: I, block: GradBlock<'_
     assert_eq!(block.x.len(), plan.inputs * plan.input.len());
     assert_eq!(block.grad_output.len(), plan.outputs * plan.output.len());
     assert_eq!(block.sums.len(), plan.sums_len());
+    assert!([0, plan.outputs].contains(&block.sum_bias.len()));
     assert_eq!(block.scratch.len(), plan.scratch_len());
     isa.conv2d_tile(Groups(block));
 }
@@ -146,7 +151,7 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
         let (inputs, rest) = block
             .scratch
             .split_at_mut(GradPlan::<T>::POINTS * plan.input_stride());
-        let (outputs, stage) = rest.split_at_mut(GradPlan::<T>::POINTS * plan.output_stride());
+        let (outputs, pixels) = rest.split_at_mut(GradPlan::<T>::POINTS * plan.output_stride());
         let mut first = 0;
         while first < end {
             let left = end - first;
@@ -168,7 +173,7 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                     unsafe {
                         transform_square::<I, Input<T>>(
                             isa,
-                            (plane, plan.input.columns),
+                            Vectors::of(plane, &plan.input, place),
                             place,
                             (inputs.as_mut_ptr().wrapping_add(to), plan.input_stride()),
                         );
@@ -176,45 +181,64 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                 }
             }
             for vector in 0..plan.vectors() {
-                let channels = vector * LANES..plan.outputs.min((vector + 1) * LANES);
-                if channels.len() < LANES {
-                    stage.fill(0.0);
-                }
+                let first = vector * LANES;
+                let channels = LANES.min(plan.outputs - first);
+                let planes = block.grad_output[first * plan.output.len()..].as_ptr();
                 for (tile, [_, place]) in places.iter().enumerate().take(tiles) {
-                    for (row, channel) in channels.clone().enumerate() {
-                        let plane = block.grad_output[channel * plan.output.len()..].as_ptr();
-                        let to = stage[row * LANES..].as_mut_ptr();
-                        // SAFETY: places lie on their plane, and the stage holds every point of
-                        // sixteen channels.
+                    let from = Vectors::of(planes, &plan.output, place);
+                    for i in place.rows.clone() {
+                        for j in place.columns.clone() {
+                            let to = &mut pixels[(i * T::OUTPUTS + j) * PIXEL..][..PIXEL];
+                            // SAFETY: places lie on their plane, of which there are as many as channels.
+                            unsafe {
+                                transpose(isa, from.at(i, j), plan.output.len(), channels, to)
+                            };
+                        }
+                    }
+                    let to = vector * VECTOR + tile * PIXEL;
+                    for image in 0..LANES {
+                        let from = Vectors {
+                            corner: pixels[image * LANES..].as_ptr(),
+                            row_stride: T::OUTPUTS * PIXEL,
+                            column_stride: PIXEL,
+                        };
+                        let to = outputs[to + image * LANES..].as_mut_ptr();
+                        // SAFETY: the pixels of this place have been written, and the scratch holds
+                        // every point of every tile of every vector.
                         unsafe {
                             transform_square::<I, GradOutput<T>>(
                                 isa,
-                                (plane, plan.output.columns),
+                                from,
                                 place,
-                                (to, STAGE),
+                                (to, plan.output_stride()),
                             );
                         }
                     }
-                    let to = vector * VECTOR + tile * LANES * LANES;
-                    for point in 0..GradPlan::<T>::POINTS {
-                        let from = &stage[point * STAGE..][..LANES * LANES];
-                        let to = &mut outputs[point * plan.output_stride() + to..];
-                        transpose(isa, from, &mut to[..LANES * LANES]);
-                    }
                 }
             }
+            let ones = &outputs[(ONE * T::POINTS + ONE) * plan.output_stride()..];
+            add_rows(isa, ones, tiles * LANES, block.sum_bias);
             let next = first + tiles;
             let mut ahead = [
                 Ahead::new(&plan.input, T::POINTS, T::OUTPUTS, plan.inputs),
                 Ahead::new(&plan.output, T::OUTPUTS, T::OUTPUTS, plan.outputs),
             ];
-            for tile in next..end.min(next + GROUP) {
+            for tile in next..next + GROUP {
+                // Behind the last tile of this block come those of the next one, most likely.
+                let (next, tile) = (tile / end, tile % end);
                 let at = [tile / across, tile % across];
                 let [input, output] = &mut ahead;
                 let place = plan.input.square(at, T::OUTPUTS, T::POINTS);
-                input.add(place.corner_in(block.x.as_ptr()));
+                input.add(place.corner_in(block.x.as_ptr().wrapping_add(next * block.x.len())));
                 let place = plan.output.square(at, T::OUTPUTS, T::OUTPUTS);
-                output.add(place.corner_in(block.grad_output.as_ptr()));
+                output.add(
+                    place.corner_in(
+                        block
+                            .grad_output
+                            .as_ptr()
+                            .wrapping_add(next * block.grad_output.len()),
+                    ),
+                );
             }
             let held = if block.first && first == 0 { 0.0 } else { 1.0 };
             multiply::<I, T, ROWS, VECTORS>(
@@ -230,16 +254,42 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
     }
 }
 
-/// Transposes a square of sixteen vectors.
+/// Transposes one pixel of up to sixteen channels, `stride` floats apart; the others are zero.
+///
+/// # Safety
+/// A vector of each channel is valid for reading.
 #[inline(always)]
-fn transpose<I: Isa>(isa: I, from: &[f32], to: &mut [f32]) {
+unsafe fn transpose<I: Isa>(
+    isa: I,
+    from: *const f32,
+    stride: usize,
+    channels: usize,
+    to: &mut [f32],
+) {
     let mut rows = [isa.zero(); LANES];
-    for (row, values) in rows.iter_mut().zip(from.as_chunks::<LANES>().0) {
-        *row = isa.load(values);
+    for (channel, row) in rows.iter_mut().enumerate() {
+        if channel < channels {
+            // SAFETY: the caller vouches for this channel.
+            *row = unsafe { isa.load_ptr(from.wrapping_add(channel * stride)) };
+        }
     }
     let columns = isa.transpose(rows);
     for (values, column) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(columns) {
         isa.store(values, column);
+    }
+}
+
+/// Adds the sums of the first `rows` rows of every vector of channels.
+#[inline(always)]
+fn add_rows<I: Isa>(isa: I, vectors: &[f32], rows: usize, sums: &mut [f32]) {
+    for (vector, sums) in vectors.chunks(VECTOR).zip(sums.chunks_mut(LANES)) {
+        let mut sum = isa.zero();
+        for row in &vector.as_chunks::<LANES>().0[..rows] {
+            sum = isa.add(sum, isa.load(row));
+        }
+        for (total, sum) in sums.iter_mut().zip(isa.to_array(sum)) {
+            *total += sum;
+        }
     }
 }
 

@@ -23,8 +23,8 @@ pub(super) struct Plane {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place {
     /// Rows and columns of the square that lie on the plane.
-    rows: Range<usize>,
-    columns: Range<usize>,
+    pub(super) rows: Range<usize>,
+    pub(super) columns: Range<usize>,
     /// Where its first value would lie in the plane, in floats; wraps around before the start.
     corner: usize,
     whole: bool,
@@ -130,38 +130,63 @@ macro_rules! line {
     }};
 }
 
+/// The vectors of a square: (i, j) at `corner[i · row_stride + j · column_stride]`.
+#[derive(Clone, Copy)]
+pub(super) struct Vectors {
+    /// Need not be valid.
+    pub(super) corner: *const f32,
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
+}
+
+impl Vectors {
+    /// Those of a place of a plane that starts here.
+    #[inline(always)]
+    pub(super) fn of(start: *const f32, plane: &Plane, place: &Place) -> Self {
+        Self {
+            corner: place.corner_in(start),
+            row_stride: plane.columns * LANES,
+            column_stride: LANES,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn at(&self, i: usize, j: usize) -> *const f32 {
+        self.corner
+            .wrapping_add(i * self.row_stride + j * self.column_stride)
+    }
+}
+
 /// Reads a square, zeros beside the plane, transforms each column, then each of the rows that
 /// result, and writes vector (i, j) to `target[(i · POINTS + j) · stride]`.
 ///
 /// # Safety
-/// `source` is valid for reading where `place` lies on its plane, whose rows are `columns` vectors
-/// long; the target is valid for writing.
+/// The vectors are valid for reading where `place` lies on its plane; the target is valid for writing.
 #[inline(always)]
 pub(super) unsafe fn transform_square<I: Isa, L: ToPoints>(
     isa: I,
-    (source, columns): (*const f32, usize),
+    source: Vectors,
     place: &Place,
     target: (*mut f32, usize),
 ) {
-    let corner = place.corner_in(source);
     // SAFETY: as the caller vouches.
     unsafe {
         if place.whole {
-            transform::<I, L, true>(isa, (corner, columns), place, target);
+            transform::<I, L, true>(isa, source, place, target);
         } else {
-            transform::<I, L, false>(isa, (corner, columns), place, target);
+            transform::<I, L, false>(isa, source, place, target);
         }
     }
 }
 
-/// [`transform_square`] from its corner, `WHOLE` if all of it lies on the plane.
+/// [`transform_square`], `WHOLE` if all of it lies on the plane.
 ///
 /// # Safety
 /// As there.
 #[inline(always)]
 unsafe fn transform<I: Isa, L: ToPoints, const WHOLE: bool>(
     isa: I,
-    (corner, columns): (*const f32, usize),
+    source: Vectors,
     place: &Place,
     (target, stride): (*mut f32, usize),
 ) {
@@ -171,7 +196,7 @@ unsafe fn transform<I: Isa, L: ToPoints, const WHOLE: bool>(
         let column = line!(i => {
             if used && i < L::SIZE && (WHOLE || place.rows.contains(&i)) {
                 // SAFETY: this row and column lie on the plane.
-                unsafe { isa.load_ptr(corner.wrapping_add((i * columns + j) * LANES)) }
+                unsafe { isa.load_ptr(source.at(i, j)) }
             } else {
                 zero
             }
@@ -184,8 +209,6 @@ unsafe fn transform<I: Isa, L: ToPoints, const WHOLE: bool>(
             let to = target.wrapping_add((i * L::POINTS + j) * stride);
             // SAFETY: the caller vouches for the target.
             unsafe { isa.store_ptr(to, row[j]) };
-            // The next square goes there, and stores wait for their lines one after the other.
-            isa.prefetch(to.wrapping_add(LANES));
         });
     });
 }

@@ -15,6 +15,9 @@ use crate::isa::Isa;
 /// Points of the largest transform.
 pub const MOST_POINTS: usize = 6;
 
+/// The index of the point 1.
+pub const ONE: usize = 1;
+
 /// Values along one axis of a tile; a smaller transform leaves the last ones alone.
 pub type Line<V> = [V; MOST_POINTS];
 
@@ -37,7 +40,8 @@ pub trait Transform: Copy + Send + Sync + 'static {
     /// `Aᵀ · m`, for the output.
     fn output<I: Isa>(isa: I, m: Line<I::F32>) -> Line<I::F32>;
 
-    /// `A · y`, for the gradient of the output: the transpose of [`output`](Transform::output).
+    /// `A · y`, for the gradient of the output: the transpose of [`output`](Transform::output). At the
+    /// point [`ONE`] it is the sum of all values.
     fn grad_output<I: Isa>(isa: I, y: Line<I::F32>) -> Line<I::F32>;
 
     /// `Gᵀ · m`, for the gradient of the weights: the transpose of [`weights`](Transform::weights).
