@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use taskweave_kernels::buffer::Buffer;
-use taskweave_kernels::check::{Tolerance, assert_close, noise};
+use taskweave_kernels::check::{Tolerance, assert_close, assert_close_each, noise};
 use taskweave_kernels::conv2d::Conv2dShape;
 use taskweave_kernels::conv2d::winograd::{self, F2, F4, Line, MOST_POINTS, Transform};
 use taskweave_kernels::dense::{Activation, Affine};
@@ -153,6 +153,7 @@ struct Case {
     y: Vec<f64>,
     grad_input: Vec<f64>,
     grad_weights: Vec<f64>,
+    grad_bias: Vec<f64>,
 }
 
 impl Case {
@@ -168,6 +169,7 @@ impl Case {
             y: naive::conv2d(&shape, &exact_x, &exact_weights, &exact(&bias)),
             grad_input: naive::conv2d_grad_input(&shape, &exact_grad, &exact_weights),
             grad_weights: naive::conv2d_grad_weights(&shape, &exact_x, &exact_grad),
+            grad_bias: naive::conv2d_grad_bias(&shape, &exact_grad),
             shape,
             x,
             weights,
@@ -212,7 +214,9 @@ impl Case {
         );
 
         let mut grad_weights = vec![f32::NAN; self.weights.len()];
-        winograd::grad_weights::<T>(set, shape, &x, &grad_output, &mut grad_weights);
+        let mut grad_bias = vec![f32::NAN; shape.outputs];
+        let targets = (&mut *grad_weights, Some(&mut *grad_bias));
+        winograd::grad_weights::<T>(set, shape, &x, &grad_output, targets.0, targets.1);
         let tiles: usize = shape
             .output()
             .map(|len| len.div_ceil(T::OUTPUTS))
@@ -223,6 +227,16 @@ impl Case {
             &self.grad_weights,
             Bounds::tolerance(bounds.grad_weights, images * tiles),
         );
+        let pixels = images * shape.output().iter().product::<usize>();
+        let magnitudes: Vec<f64> = self
+            .grad_output
+            .iter()
+            .map(|value| f64::from(value.abs()))
+            .collect();
+        let magnitudes = naive::conv2d_grad_bias(shape, &magnitudes);
+        assert_close_each(&grad_bias, &self.grad_bias, |output| {
+            Tolerance::dot(pixels, magnitudes[output])
+        });
     }
 }
 
@@ -321,8 +335,10 @@ fn the_same_numbers_at_any_number_of_threads() {
             let mut grad_input = vec![0.0; x.len()];
             winograd::grad_input::<F4>(set, &shape, &y, &weights, &mut grad_input);
             let mut grad_weights = vec![0.0; weights.len()];
-            winograd::grad_weights::<F4>(set, &shape, &x, &y, &mut grad_weights);
-            (y, grad_input, grad_weights)
+            let mut grad_bias = vec![0.0; shape.outputs];
+            let targets = (&mut *grad_weights, Some(&mut *grad_bias));
+            winograd::grad_weights::<F4>(set, &shape, &x, &y, targets.0, targets.1);
+            (y, grad_input, grad_weights, grad_bias)
         })
     };
     let alone = run(1);
@@ -338,7 +354,14 @@ fn another_window_is_refused() {
     shape.window.stride = [2, 1];
     let x = vec![0.0; lanes_len(1, shape.input_features())];
     let grad_output = vec![0.0; lanes_len(1, shape.output_features())];
-    winograd::grad_weights::<F4>(dispatch::active(), &shape, &x, &grad_output, &mut [0.0; 9]);
+    winograd::grad_weights::<F4>(
+        dispatch::active(),
+        &shape,
+        &x,
+        &grad_output,
+        &mut [0.0; 9],
+        None,
+    );
 }
 
 proptest! {

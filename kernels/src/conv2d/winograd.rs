@@ -119,8 +119,8 @@ fn sums<'a>(x: &'a [f32], weights: &'a [f32]) -> Recorded<'a> {
     }
 }
 
-/// The gradient with respect to the weights, row-major `[3, 3, inputs, outputs]`. Empty lanes of
-/// `grad_output` must be zero and of `x` finite.
+/// The gradients with respect to the weights, row-major `[3, 3, inputs, outputs]`, and to the bias, if
+/// that is wanted. Empty lanes of `grad_output` must be zero and of `x` finite.
 ///
 /// # Panics
 /// If a slice has another length than the shape demands, or the window is not [one for
@@ -131,9 +131,11 @@ pub fn grad_weights<T: Transform>(
     x: &[f32],
     grad_output: &[f32],
     grad_weights: &mut [f32],
+    grad_bias: Option<&mut [f32]>,
 ) {
     let gradients = Gradients {
         weights: Some(grad_weights),
+        bias: grad_bias,
         ..Gradients::default()
     };
     check_window(shape);
