@@ -14,4 +14,5 @@ mod tape;
 pub mod gradient_check;
 
 pub use op::{Backward, Forward, Mode, Op, OutputRead, Replaced};
+pub use pool::Pool;
 pub use tape::{Learner, Tape, Var};

@@ -3,6 +3,8 @@
 //! Formulas and defaults are Keras's (3.x): Adam adds ε to the square root of the uncorrected second
 //! moment, and AdamW decays the weights before the step, by `learning_rate · weight_decay`.
 
+use std::ops::Range;
+
 use serde::Serialize;
 use taskweave_kernels::buffer::Buffer;
 use taskweave_kernels::dispatch;
@@ -94,9 +96,7 @@ impl OptimizerSpec {
 ///
 /// Memory for the state of a parameter is taken when that is updated for the first time.
 pub struct Optimizer {
-    spec: OptimizerSpec,
-    learning_rate_factor: f64,
-    step: u64,
+    rule: StepRule,
     state: Vec<[Buffer; 2]>,
 }
 
@@ -104,36 +104,38 @@ impl Optimizer {
     /// A fresh optimiser for so many parameters.
     pub fn new(spec: OptimizerSpec, parameters: usize) -> Self {
         Self {
-            spec,
-            learning_rate_factor: 1.0,
-            step: 0,
+            rule: StepRule {
+                spec,
+                learning_rate_factor: 1.0,
+                step: 0,
+            },
             state: (0..parameters).map(|_| Default::default()).collect(),
         }
     }
 
     /// The settings.
     pub fn spec(&self) -> OptimizerSpec {
-        self.spec
+        self.rule.spec
     }
 
     /// Steps begun so far.
     pub fn step(&self) -> u64 {
-        self.step
+        self.rule.step
     }
 
     /// Carries on after so many steps.
     pub fn set_step(&mut self, step: u64) {
-        self.step = step;
+        self.rule.step = step;
     }
 
     /// From the next step on, the learning rate is that of the settings times this.
     pub fn set_learning_rate_factor(&mut self, factor: f64) {
-        self.learning_rate_factor = factor;
+        self.rule.learning_rate_factor = factor;
     }
 
     /// Begins the next step: every parameter is updated at most once until the next call.
     pub fn begin_step(&mut self) {
-        self.step += 1;
+        self.rule.step += 1;
     }
 
     /// The step of the parameter at `slot`, whose values are these. Where `owned` is 0, weight and
@@ -147,8 +149,76 @@ impl Optimizer {
         weights: &'a mut [f32],
         owned: Option<&'a [u8]>,
     ) -> Update<'a> {
+        self.rule.step_of(&mut self.state[slot], weights, owned)
+    }
+
+    /// The optimiser in parts of so many parameters each, one after the other, which may take their steps
+    /// at the same time.
+    ///
+    /// # Panics
+    /// When it comes to a part, if there are fewer parameters.
+    pub fn parts<'a>(
+        &'a mut self,
+        counts: impl Iterator<Item = usize> + 'a,
+    ) -> impl Iterator<Item = OptimizerPart<'a>> {
+        let rule = self.rule;
+        let mut rest = &mut self.state[..];
+        counts.map(move |count| {
+            let (state, after) = std::mem::take(&mut rest).split_at_mut(count);
+            rest = after;
+            OptimizerPart { rule, state }
+        })
+    }
+
+    /// The parameters at these slots.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn part(&mut self, slots: Range<usize>) -> OptimizerPart<'_> {
+        OptimizerPart {
+            rule: self.rule,
+            state: &mut self.state[slots],
+        }
+    }
+
+    /// Updates the parameter at `slot` in place by its gradient: see [`step_of`](Self::step_of).
+    ///
+    /// # Panics
+    /// If there is no such parameter, or the slices differ in length.
+    pub fn update(&mut self, slot: usize, weights: &mut [f32], grad: &[f32], owned: Option<&[u8]>) {
+        let update = self.step_of(slot, weights, owned);
+        update.apply(dispatch::active(), grad);
+    }
+
+    /// What the optimiser keeps for the parameter at `slot`: velocity, or first and second moment;
+    /// empty where it keeps nothing, and before the first update.
+    pub fn state(&self, slot: usize) -> [&[f32]; 2] {
+        self.state[slot].each_ref().map(|buffer| &buffer[..])
+    }
+
+    /// Gives back what [`state`](Self::state) told.
+    pub fn set_state(&mut self, slot: usize, state: [&[f32]; 2]) {
+        self.state[slot] = state.map(Buffer::from_slice);
+    }
+}
+
+/// What the next step of every parameter depends on.
+#[derive(Clone, Copy)]
+struct StepRule {
+    spec: OptimizerSpec,
+    learning_rate_factor: f64,
+    step: u64,
+}
+
+impl StepRule {
+    fn step_of<'a>(
+        self,
+        state: &'a mut [Buffer; 2],
+        weights: &'a mut [f32],
+        owned: Option<&'a [u8]>,
+    ) -> Update<'a> {
         let used = self.spec.state_buffers();
-        for buffer in &mut self.state[slot][..used] {
+        for buffer in &mut state[..used] {
             if buffer.is_empty() {
                 *buffer = Buffer::zeroed(weights.len());
             }
@@ -176,7 +246,7 @@ impl Optimizer {
                 Step::Adam(adam.step(self.step, factor, weight_decay))
             }
         };
-        let [first, second] = &mut self.state[slot];
+        let [first, second] = state;
         Update {
             step,
             weights,
@@ -185,25 +255,26 @@ impl Optimizer {
             second,
         }
     }
+}
 
-    /// Updates the parameter at `slot` in place by its gradient: see [`step_of`](Self::step_of).
+/// Some parameters of an [`Optimizer`].
+pub struct OptimizerPart<'a> {
+    rule: StepRule,
+    state: &'a mut [[Buffer; 2]],
+}
+
+impl OptimizerPart<'_> {
+    /// As [`Optimizer::step_of`], of the parameter at `slot` of this part.
     ///
     /// # Panics
-    /// If there is no such parameter, or the slices differ in length.
-    pub fn update(&mut self, slot: usize, weights: &mut [f32], grad: &[f32], owned: Option<&[u8]>) {
-        let update = self.step_of(slot, weights, owned);
-        update.apply(dispatch::active(), grad);
-    }
-
-    /// What the optimiser keeps for the parameter at `slot`: velocity, or first and second moment;
-    /// empty where it keeps nothing, and before the first update.
-    pub fn state(&self, slot: usize) -> [&[f32]; 2] {
-        self.state[slot].each_ref().map(|buffer| &buffer[..])
-    }
-
-    /// Gives back what [`state`](Self::state) told.
-    pub fn set_state(&mut self, slot: usize, state: [&[f32]; 2]) {
-        self.state[slot] = state.map(Buffer::from_slice);
+    /// If there is no such parameter.
+    pub fn step_of<'a>(
+        &'a mut self,
+        slot: usize,
+        weights: &'a mut [f32],
+        owned: Option<&'a [u8]>,
+    ) -> Update<'a> {
+        self.rule.step_of(&mut self.state[slot], weights, owned)
     }
 }
 

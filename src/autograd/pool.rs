@@ -8,9 +8,10 @@ const MOST_SLACK: usize = 4;
 /// Floats of a cache line, the least that memory is taken for.
 const LINE: usize = 16;
 
-/// Tensors without a use.
+/// Tensors without a use, whose memory a [`Tape`](super::Tape) takes values and gradients from. Tapes whose
+/// passes follow one another may [hand it on](super::Tape::take_pool).
 #[derive(Default)]
-pub(super) struct Pool(Vec<Tensor>);
+pub struct Pool(Vec<Tensor>);
 
 impl Pool {
     /// Takes the memory of a tensor that nobody reads any more.
@@ -18,6 +19,11 @@ impl Pool {
         if tensor.capacity() > 0 {
             self.0.push(tensor);
         }
+    }
+
+    /// Takes over all that another has.
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
     }
 
     /// A tensor whose contents are unspecified, in memory for `largest` floats, the most that its kind

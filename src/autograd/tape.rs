@@ -267,6 +267,26 @@ impl Tape {
         }
     }
 
+    /// Takes the memory that nobody uses now, for the passes of another tape.
+    pub fn take_pool(&mut self) -> Pool {
+        std::mem::take(&mut self.pool)
+    }
+
+    /// Gives memory that another tape does not use.
+    pub fn give_pool(&mut self, pool: Pool) {
+        self.pool.append(pool);
+    }
+
+    /// Floats of all computed values, had each memory of its own.
+    pub fn computed_len(&self) -> usize {
+        let is_computed = |node: &Node| matches!(node.source, Source::Op { .. });
+        let nodes = self.nodes.iter().zip(&self.largest);
+        nodes
+            .filter(|(node, _)| is_computed(node))
+            .map(|(_, largest)| largest)
+            .sum()
+    }
+
     fn give_value(&mut self, index: usize) {
         let value = self.take_value(Var(index));
         self.pool.give(value);

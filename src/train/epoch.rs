@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::model::BatchResult;
 use super::{
-    EpochRecord, FitSettings, Model, Observer, StepReport, TaskImages, TaskRecord, TrainError,
+    EpochRecord, FitSettings, Model, Observer, StepReport, TaskImages, TaskNet, TaskRecord,
+    TrainError,
 };
 use crate::autograd::Mode;
 use crate::optim::Optimizer;
@@ -50,7 +51,7 @@ impl Epoch<'_> {
         (self.settings.epochs_before + self.epoch) as u64
     }
 
-    /// Trains step by step, and in a step task by task: they share no parameter, but memory.
+    /// Trains step by step, and in a step task by task, or several at once: they share no parameter.
     pub(super) fn train(
         &mut self,
         data: &[TaskImages<'_>],
@@ -69,24 +70,39 @@ impl Epoch<'_> {
         .shuffle(&mut order);
         let mut totals = vec![Totals::default(); data.len()];
         let mut accuracies = vec![None; data.len()];
+        let at_once = self.model.at_once(self.active);
         for (step, batch) in order.chunks(self.model.batch()).enumerate() {
             // An epoch has fewer than 2³² steps, so that no two steps of the net are told the same.
             let step_of_net = epoch << 32 | step as u64;
             self.model.set_mode(Mode::Training { step: step_of_net });
             optimizer.begin_step();
+            let place = Place {
+                epoch: self.epoch,
+                phase: "training",
+                step: step + 1,
+            };
+            for tasks in self.active.chunks(at_once) {
+                self.stop_if_interrupted()?;
+                let results = self.model.take_turns(tasks, Some(&mut *optimizer), |turn| {
+                    let (images, augmentation) = (&data[turn.task], &settings.augmentation);
+                    if augmentation.is_none() {
+                        turn.net.set_batch(images, batch);
+                    } else {
+                        let key = [settings.seed, epoch];
+                        turn.net
+                            .set_augmented_batch(images, batch, augmentation, key);
+                    }
+                    let result = place.forward(turn.net)?;
+                    let weight = settings.loss_weights[turn.task];
+                    if let Some(optimizer) = turn.optimizer.take() {
+                        turn.net.learn(weight, optimizer)?;
+                    }
+                    turn.net.release();
+                    Ok(result)
+                });
+                add(&mut totals, tasks, results)?;
+            }
             for &task in self.active {
-                if settings.augmentation.is_none() {
-                    self.model.set_batch(task, &data[task], batch);
-                } else {
-                    let key = [settings.seed, epoch];
-                    let augmentation = &settings.augmentation;
-                    self.model
-                        .set_augmented_batch(task, &data[task], batch, augmentation, key);
-                }
-                self.forward(task, ("training", step), &mut totals[task])?;
-                self.model
-                    .learn(task, settings.loss_weights[task], optimizer)?;
-                self.model.release(task);
                 accuracies[task] = Some(totals[task].accuracy());
             }
             self.observer.step(&StepReport {
@@ -104,39 +120,70 @@ impl Epoch<'_> {
         self.model.set_mode(Mode::Inference);
         let order: Vec<usize> = (0..data[self.active[0]].len()).collect();
         let mut totals = vec![Totals::default(); data.len()];
+        let at_once = self.model.at_once(self.active);
         for (step, batch) in order.chunks(self.model.batch()).enumerate() {
-            for &task in self.active {
-                self.model.set_batch(task, &data[task], batch);
-                self.forward(task, ("validation", step), &mut totals[task])?;
-                self.model.release(task);
+            let place = Place {
+                epoch: self.epoch,
+                phase: "validation",
+                step: step + 1,
+            };
+            for tasks in self.active.chunks(at_once) {
+                self.stop_if_interrupted()?;
+                let results = self.model.take_turns(tasks, None, |turn| {
+                    turn.net.set_batch(&data[turn.task], batch);
+                    let result = place.forward(turn.net)?;
+                    turn.net.release();
+                    Ok(result)
+                });
+                add(&mut totals, tasks, results)?;
             }
         }
         Ok(totals)
     }
 
-    /// Computes the loss of a task's batch and counts it.
-    fn forward(
-        &mut self,
-        task: usize,
-        (part, step): (&'static str, usize),
-        totals: &mut Totals,
-    ) -> Result<(), TrainError> {
-        if self.observer.interrupted() {
-            return Err(TrainError::Interrupted);
+    fn stop_if_interrupted(&mut self) -> Result<(), TrainError> {
+        match self.observer.interrupted() {
+            true => Err(TrainError::Interrupted),
+            false => Ok(()),
         }
-        self.model.forward(&[task])?;
-        let result = self.model.batch_result(task);
-        if !result.loss.is_finite() {
-            return Err(TrainError::NotFinite {
-                task: self.model.tasks()[task].name().to_owned(),
-                loss: result.loss,
-                epoch: self.epoch,
-                phase: part,
-                step: step + 1,
-            });
+    }
+}
+
+/// Counts the results of these tasks' batches, or gives the first error.
+fn add(
+    totals: &mut [Totals],
+    tasks: &[usize],
+    results: impl Iterator<Item = Result<BatchResult, TrainError>>,
+) -> Result<(), TrainError> {
+    for (&task, result) in tasks.iter().zip(results) {
+        totals[task].add(result?);
+    }
+    Ok(())
+}
+
+/// A step of an epoch, both from 1.
+#[derive(Clone, Copy)]
+struct Place {
+    epoch: usize,
+    phase: &'static str,
+    step: usize,
+}
+
+impl Place {
+    /// Computes the loss of a net's batch there, which must be finite.
+    fn forward(self, net: &mut TaskNet) -> Result<BatchResult, TrainError> {
+        net.forward()?;
+        let result = net.batch_result();
+        if result.loss.is_finite() {
+            return Ok(result);
         }
-        totals.add(result);
-        Ok(())
+        Err(TrainError::NotFinite {
+            task: net.name().to_owned(),
+            loss: result.loss,
+            epoch: self.epoch,
+            phase: self.phase,
+            step: self.step,
+        })
     }
 }
 

@@ -1,137 +1,46 @@
-//! One net, or one net per task, on a tape, with who owns which weight.
+//! One net, or one net per task, with who owns which weight.
 
 use std::borrow::Cow;
 
-use smallvec::SmallVec;
 use taskweave_kernels::lanes::PixelScale;
-use taskweave_kernels::update::Update;
 
 mod compact;
 mod inference;
 mod inputs;
+mod net;
 mod ownership;
 mod single;
+mod turns;
 
-use compact::Compact;
+pub(super) use net::BatchResult;
+pub use net::TaskNet;
 
 use super::TrainError;
-use crate::autograd::{Learner, Mode, Tape, Var};
-use crate::multitask::Owned;
+use crate::autograd::{Mode, Pool, Tape};
 use crate::nn::{NetSpec, Network, Recording};
 use crate::ops::Precision;
 use crate::optim::{Optimizer, OptimizerSpec};
 use crate::tensor::Tensor;
 
-/// One task's net within a [`Model`].
-pub struct TaskNet {
-    name: String,
-    spec: NetSpec,
-    network: Network,
-    owned: Option<Vec<Owned>>,
-    /// Per parameter, what the tape holds of it: see [`compact`].
-    compact: Vec<Option<Compact>>,
-    /// How pixels become inputs, one for every channel or one for all.
-    scales: Vec<PixelScale>,
-}
-
-impl TaskNet {
-    /// The task's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The net.
-    pub fn spec(&self) -> &NetSpec {
-        &self.spec
-    }
-
-    /// Number of classes.
-    pub fn classes(&self) -> usize {
-        self.network.classes()
-    }
-
-    /// The positions the task owns, per parameter; `None` when it owns all.
-    pub fn owned(&self) -> Option<&[Owned]> {
-        self.owned.as_deref()
-    }
-
-    /// How pixels become inputs, one for every channel or one for all.
-    pub fn scales(&self) -> &[PixelScale] {
-        &self.scales
-    }
-
-    /// How the tape holds a parameter, if not whole.
-    fn compact(&self, parameter: usize) -> Option<&Compact> {
-        self.compact.get(parameter)?.as_ref()
-    }
-
-    /// All values of a parameter from those that the tape holds.
-    fn expand<'a>(&self, parameter: usize, stored: &'a [f32]) -> Cow<'a, [f32]> {
-        match self.compact(parameter) {
-            Some(compact) => compact.scatter(stored).into(),
-            None => stored.into(),
-        }
-    }
-
-    /// Number of weights and biases that the task owns.
-    pub fn owned_count(&self) -> usize {
-        match &self.owned {
-            None => self.spec.parameter_count(),
-            Some(owned) => owned.iter().flatten().filter(|&&owned| owned == 1).count(),
-        }
-    }
-}
-
 /// The nets of one or more tasks, which step together.
 ///
 /// No parameter belongs to two tasks, so a step goes through one task after the other: its
 /// [batch](Self::set_batch), [`forward`](Self::forward), [`learn`](Self::learn), and then
-/// [`release`](Self::release), by which the next task gets the memory of its activations.
+/// [`release`](Self::release), by which the next task gets the memory of its activations. Where these are
+/// small, an epoch takes several tasks at the same time.
 pub struct Model {
-    tape: Tape,
     tasks: Vec<TaskNet>,
     batch: usize,
     divisor: f32,
     seed: u64,
     index: u8,
     precision: Precision,
-    /// The classes predicted for a batch.
-    predictions: Vec<u32>,
-    /// The changed images of a batch.
-    augmented: Vec<u8>,
+    mode: Mode,
+    /// Memory between the passes of one task and those of the next.
+    pool: Pool,
     single: single::Single,
     /// Another number whenever weights may have changed, never zero.
     weights_version: u64,
-}
-
-/// An optimiser at work on the parameters of one task.
-struct Learning<'a> {
-    net: &'a TaskNet,
-    /// The optimiser's number of the task's first parameter.
-    first: usize,
-    optimizer: &'a mut Optimizer,
-}
-
-impl Learner for Learning<'_> {
-    fn step<'a>(&'a mut self, parameter: Var, value: &'a mut Tensor) -> Option<Update<'a>> {
-        let parameters = &self.net.network.parameters;
-        let index = parameters.iter().position(|&var| var == parameter)?;
-        let owned = match self.net.compact(index) {
-            // All that the tape holds is owned.
-            Some(_) => None,
-            None => self.net.owned.as_ref().map(|owned| owned[index].as_slice()),
-        };
-        let slot = self.first + index;
-        Some(self.optimizer.step_of(slot, value.data_mut(), owned))
-    }
-}
-
-/// How many images a batch had, their mean loss, and how many were classified rightly.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct BatchResult {
-    pub(crate) images: usize,
-    pub(crate) loss: f32,
-    pub(crate) correct: usize,
 }
 
 impl Model {
@@ -139,15 +48,14 @@ impl Model {
     /// `divisor` first. With batches of no image, tasks cannot be added.
     pub fn new(batch: usize, divisor: f32) -> Self {
         Self {
-            tape: Tape::new(),
             tasks: Vec::new(),
             batch,
             divisor,
             seed: 0,
             index: 0,
             precision: Precision::default(),
-            predictions: Vec::new(),
-            augmented: Vec::new(),
+            mode: Mode::Training { step: 0 },
+            pool: Pool::default(),
             single: single::Single::default(),
             weights_version: 1,
         }
@@ -184,17 +92,22 @@ impl Model {
             index: u16::from(self.index) << 8 | self.tasks.len() as u16,
             precision: self.precision,
         };
-        let network = Network::record(&mut self.tape, &spec, recording, values)?;
-        // Tasks take the memory of their activations in turn, not each its own.
-        self.tape.release(&[network.loss]);
-        self.tape.trim();
+        let mut tape = Tape::new();
+        tape.set_mode(self.mode);
+        let network = Network::record(&mut tape, &spec, recording, values)?;
+        // Memory is taken by the passes.
+        tape.release(&[network.loss]);
+        tape.trim();
         self.tasks.push(TaskNet {
             name: name.to_owned(),
             spec,
             network,
+            tape,
             owned: None,
             compact: Vec::new(),
             scales: vec![PixelScale::divide_by(self.divisor)],
+            predictions: Vec::new(),
+            augmented: Vec::new(),
         });
         Ok(())
     }
@@ -218,7 +131,10 @@ impl Model {
 
     /// What the next passes are for; a new model is set to training.
     pub fn set_mode(&mut self, mode: Mode) {
-        self.tape.set_mode(mode);
+        self.mode = mode;
+        for net in &mut self.tasks {
+            net.tape.set_mode(mode);
+        }
     }
 
     /// The tasks, in the order they were added.
@@ -239,9 +155,7 @@ impl Model {
 
     /// One parameter's values, zero where the task owns nothing.
     pub fn parameter(&self, task: usize, parameter: usize) -> Cow<'_, [f32]> {
-        let net = &self.tasks[task];
-        let var = net.network.parameters[parameter];
-        net.expand(parameter, self.tape.value(var).data())
+        self.tasks[task].parameter(parameter)
     }
 
     /// A task's parameters as whole tensors, in the order of [`NetSpec::parameters`].
@@ -259,14 +173,14 @@ impl Model {
 
     /// A task's moving averages, in the order of [`NetSpec::states`].
     pub fn states(&self, task: usize) -> impl Iterator<Item = &Tensor> {
-        let states = &self.tasks[task].network.states;
-        states.iter().map(|&var| self.tape.value(var))
+        let TaskNet { network, tape, .. } = &self.tasks[task];
+        network.states.iter().map(|&var| tape.value(var))
     }
 
     /// Changes one of a task's moving averages.
     pub fn edit_state(&mut self, task: usize, state: usize, edit: impl FnOnce(&mut [f32])) {
-        let var = self.tasks[task].network.states[state];
-        edit(self.tape.value_mut(var).data_mut());
+        let TaskNet { network, tape, .. } = &mut self.tasks[task];
+        edit(tape.value_mut(network.states[state]).data_mut());
     }
 
     /// A task's parameter gradients after [`backward`](Self::backward), zero for what sparse operations
@@ -275,7 +189,7 @@ impl Model {
         let net = &self.tasks[task];
         let parameters = net.network.parameters.iter().enumerate();
         parameters.map(|(parameter, &var)| {
-            let grad = self.tape.grad(var)?;
+            let grad = net.tape.grad(var)?;
             Some(net.expand(parameter, grad.data()))
         })
     }
@@ -292,11 +206,11 @@ impl Model {
     /// Changes one parameter's values. What the task does not own must stay zero.
     pub fn edit_parameter(&mut self, task: usize, parameter: usize, edit: impl FnOnce(&mut [f32])) {
         self.weights_version += 1;
-        let net = &self.tasks[task];
-        let stored = self.tape.value_mut(net.network.parameters[parameter]);
-        match net.compact(parameter) {
-            None => edit(stored.data_mut()),
-            Some(compact) => {
+        let net = &mut self.tasks[task];
+        let stored = net.tape.value_mut(net.network.parameters[parameter]);
+        match net.compact.get(parameter) {
+            None | Some(None) => edit(stored.data_mut()),
+            Some(Some(compact)) => {
                 let mut values = compact.scatter(stored.data());
                 edit(&mut values);
                 compact.gather(&values, stored.data_mut());
@@ -309,11 +223,12 @@ impl Model {
     /// # Errors
     /// When a batch holds no image, or a label is no class.
     pub fn forward(&mut self, tasks: &[usize]) -> Result<(), TrainError> {
-        let losses: SmallVec<[Var; 8]> = tasks
-            .iter()
-            .map(|&task| self.tasks[task].network.loss)
-            .collect();
-        Ok(self.tape.forward(&losses)?)
+        for &task in tasks {
+            let net = &mut self.tasks[task];
+            net.tape.give_pool(std::mem::take(&mut self.pool));
+            net.forward()?;
+        }
+        Ok(())
     }
 
     /// Computes the gradients of the sum of the losses, each times its weight.
@@ -321,11 +236,11 @@ impl Model {
     /// # Errors
     /// Never for losses that were computed.
     pub fn backward(&mut self, weights: &[(usize, f32)]) -> Result<(), TrainError> {
-        let losses: Vec<_> = weights
-            .iter()
-            .map(|&(task, weight)| (self.tasks[task].network.loss, weight))
-            .collect();
-        Ok(self.tape.backward(&losses)?)
+        for &(task, weight) in weights {
+            let TaskNet { network, tape, .. } = &mut self.tasks[task];
+            tape.backward(&[(network.loss, weight)])?;
+        }
+        Ok(())
     }
 
     /// Computes the gradients of a task's loss times this weight, for training, updates its parameters
@@ -342,27 +257,25 @@ impl Model {
     ) -> Result<(), TrainError> {
         self.weights_version += 1;
         let first = self.first_slot(task);
-        let net = &self.tasks[task];
-        let mut learner = Learning {
-            net,
-            first,
-            optimizer,
-        };
-        self.tape
-            .learn(&[(net.network.loss, weight)], &mut learner)?;
-        net.network.update_states(&mut self.tape);
-        Ok(())
+        let net = &mut self.tasks[task];
+        let part = optimizer.part(first..first + net.network.parameters.len());
+        Ok(net.learn(weight, part)?)
     }
 
     /// Gives the memory of a task's activations and gradients to whatever is computed next. Its
     /// loss, logits, predictions and gradients are gone until the next passes.
     pub fn release(&mut self, task: usize) {
-        self.tape.release(&[self.tasks[task].network.loss]);
+        let net = &mut self.tasks[task];
+        net.release();
+        self.pool.append(net.tape.take_pool());
     }
 
     /// Gives memory that only passes use back to the system; the next one takes it anew.
     pub fn trim(&mut self) {
-        self.tape.trim();
+        self.pool = Pool::default();
+        for net in &mut self.tasks {
+            net.tape.trim();
+        }
     }
 
     /// An optimiser for all parameters of this model.
@@ -373,38 +286,23 @@ impl Model {
 
     /// The loss of a task's last batch.
     pub fn loss(&self, task: usize) -> f32 {
-        self.tape.value(self.tasks[task].network.loss).data()[0]
+        self.tasks[task].loss()
     }
 
     /// The classes predicted for a task's last batch.
     pub fn predictions(&mut self, task: usize) -> &[u32] {
-        let network = &self.tasks[task].network;
-        network.predict(&self.tape, &mut self.predictions);
-        &self.predictions
+        self.tasks[task].predictions()
     }
 
     /// The logits of a task's last batch, in lanes `[N, classes]`.
     pub fn logits(&self, task: usize) -> &Tensor {
-        self.tape.value(self.tasks[task].network.logits)
+        let TaskNet { network, tape, .. } = &self.tasks[task];
+        tape.value(network.logits)
     }
 
     /// The outputs of a task's relu layers for its last batch, in lanes.
     pub fn hidden(&self, task: usize) -> impl Iterator<Item = &Tensor> {
-        let hidden = &self.tasks[task].network.hidden;
-        hidden.iter().map(|&var| self.tape.value(var))
-    }
-
-    pub(crate) fn batch_result(&mut self, task: usize) -> BatchResult {
-        let network = &self.tasks[task].network;
-        network.predict(&self.tape, &mut self.predictions);
-        let labels = self.tape.value(network.labels).data();
-        let pairs = self.predictions.iter().zip(labels);
-        BatchResult {
-            images: labels.len(),
-            loss: self.loss(task),
-            correct: pairs
-                .filter(|(found, label)| **found as f32 == **label)
-                .count(),
-        }
+        let TaskNet { network, tape, .. } = &self.tasks[task];
+        network.hidden.iter().map(|&var| tape.value(var))
     }
 }

@@ -3,7 +3,7 @@
 use taskweave_kernels::dispatch;
 use taskweave_kernels::update;
 
-use super::{Model, compact};
+use super::{Model, TaskNet, compact};
 use crate::multitask::Owned;
 use crate::optim::Optimizer;
 
@@ -17,13 +17,13 @@ impl Model {
     pub fn set_owned(&mut self, task: usize, owned: Vec<Owned>) {
         self.weights_version += 1;
         let net = &mut self.tasks[task];
-        compact::restore_dense(&mut self.tape, &net.network, &net.compact);
+        compact::restore_dense(&mut net.tape, &net.network, &net.compact);
         assert_eq!(net.network.parameters.len(), owned.len());
         for (&var, owned) in net.network.parameters.iter().zip(&owned) {
-            let values = self.tape.value_mut(var).data_mut();
+            let values = net.tape.value_mut(var).data_mut();
             update::mask(dispatch::active(), values, owned);
         }
-        net.compact = compact::replace_dense(&mut self.tape, &net.network, &owned);
+        net.compact = compact::replace_dense(&mut net.tape, &net.network, &owned);
         net.owned = Some(owned);
     }
 
@@ -65,8 +65,9 @@ impl Model {
     /// [`NetSpec::parameters`](crate::nn::NetSpec::parameters): of a kernel that
     /// [sparse operations](crate::ops::SparseDense) take, only the owned ones, by position.
     pub fn stored(&self, task: usize) -> impl Iterator<Item = &[f32]> {
-        let parameters = &self.tasks[task].network.parameters;
-        parameters.iter().map(|&var| self.tape.value(var).data())
+        let TaskNet { network, tape, .. } = &self.tasks[task];
+        let parameters = network.parameters.iter();
+        parameters.map(|&var| tape.value(var).data())
     }
 
     /// Values of one parameter, all or those by position that the task owns, as [`stored`](Self::stored)
@@ -93,7 +94,7 @@ impl Model {
     /// Changes one parameter's values as [`stored`](Self::stored) has them.
     pub fn edit_stored(&mut self, task: usize, parameter: usize, edit: impl FnOnce(&mut [f32])) {
         self.weights_version += 1;
-        let var = self.tasks[task].network.parameters[parameter];
-        edit(self.tape.value_mut(var).data_mut());
+        let TaskNet { network, tape, .. } = &mut self.tasks[task];
+        edit(tape.value_mut(network.parameters[parameter]).data_mut());
     }
 }

@@ -11,7 +11,6 @@ use taskweave_kernels::single::{self, SparseConv2d, SparseDense};
 use taskweave_kernels::window::Window;
 
 use super::{Model, TaskNet};
-use crate::autograd::Tape;
 use crate::nn::LayerSpec;
 use crate::ops::Precision;
 use crate::tensor::TensorSpec;
@@ -51,8 +50,8 @@ enum Ordered {
 }
 
 impl Prepared {
-    fn of(net: &TaskNet, tape: &Tape, version: u64) -> Self {
-        let spec = &net.spec;
+    fn of(net: &TaskNet, version: u64) -> Self {
+        let TaskNet { spec, tape, .. } = net;
         let shapes = spec.shapes().unwrap_or_default();
         let counts = spec.parameters_by_layer().into_iter();
         let layers: Vec<_> = shapes
@@ -103,14 +102,15 @@ impl Model {
     /// Computes the logits of a task's batch of one image, and nothing else. They differ in the last bits
     /// from those of a [`forward`](Self::forward) pass.
     pub(super) fn forward_single(&mut self, task: usize) {
-        let net = &self.tasks[task];
-        let images = self.tape.value(net.network.images);
+        let count = self.tasks.len();
+        let net = &mut self.tasks[task];
+        let images = net.tape.value(net.network.images);
         debug_assert_eq!(images.spec().images(), 1);
         let Single { values, prepared } = &mut self.single;
-        prepared.resize_with(self.tasks.len(), Prepared::default);
+        prepared.resize_with(count, Prepared::default);
         let prepared = &mut prepared[task];
         if prepared.version != self.weights_version {
-            *prepared = Prepared::of(net, &self.tape, self.weights_version);
+            *prepared = Prepared::of(net, self.weights_version);
         }
         values.now.clear();
         values.now.extend(images.data().iter().step_by(LANES));
@@ -123,14 +123,14 @@ impl Model {
             let stored = |place: usize| {
                 (place < *parameters).then(|| {
                     let var = net.network.parameters[parameter + place];
-                    self.tape.value(var).data()
+                    net.tape.value(var).data()
                 })
             };
             let mut averages: [&[f32]; 2] = [&[]; 2];
             if let LayerSpec::BatchNorm { .. } = layer {
                 averages = [state, state + 1].map(|state| {
                     let var = net.network.states[state];
-                    self.tape.value(var).data()
+                    net.tape.value(var).data()
                 });
                 state += 2;
             }
@@ -145,7 +145,7 @@ impl Model {
             parameter += parameters;
             before = after;
         }
-        let logits = self.tape.value_mut(net.network.logits);
+        let logits = net.tape.value_mut(net.network.logits);
         logits.respec(&TensorSpec::lanes([1, values.now.len()]));
         let (vectors, _) = logits.data_mut().as_chunks_mut::<LANES>();
         for (vector, &logit) in vectors.iter_mut().zip(&values.now) {
