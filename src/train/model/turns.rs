@@ -6,9 +6,9 @@ use smallvec::SmallVec;
 use super::{Model, TaskNet};
 use crate::optim::{Optimizer, OptimizerPart};
 
-/// Floats that the values of tasks side by side have at most: 256 MB. Larger ones keep every thread busy in
+/// Floats that the values of tasks side by side have at most: 1 GB. Larger ones keep every thread busy in
 /// each of their operations, and take turns with one task's memory.
-const MOST_FLOATS: usize = 64 << 20;
+const MOST_FLOATS: usize = 256 << 20;
 
 /// The turn of one task.
 pub(in crate::train) struct Turn<'a, R> {
