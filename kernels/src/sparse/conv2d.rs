@@ -158,13 +158,10 @@ pub fn grad_values(
     check("x", x.len(), input_len);
     let output_len = lanes_len(shape.images, shape.output_features());
     check("grad_output", grad_output.len(), output_len);
-    let order = &pattern.samples().order;
-    order.with_unordered(grad_values, |sums| {
-        sampling(pattern, shape, [x, grad_output]).run(set, sums);
-    });
+    sampling(pattern, shape, [x, grad_output]).run(set, grad_values);
 }
 
-/// The gradient with respect to the values, in the order of the samples.
+/// The gradient with respect to the values.
 fn sampling<'a>(
     pattern: &'a Pattern,
     shape: &Conv2dShape,

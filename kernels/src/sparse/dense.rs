@@ -151,8 +151,7 @@ pub fn grad_values(
         grad: grad_output,
         grad_sheets: Sheets::of_features(blocks, outputs),
     };
-    let order = &pattern.samples().order;
-    order.with_unordered(grad_values, |sums| sampling.run(set, sums));
+    sampling.run(set, grad_values);
 }
 
 /// [`forward`] from row-major `[images, inputs]` to row-major `[images, outputs]`.

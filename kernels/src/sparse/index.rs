@@ -36,7 +36,7 @@ pub(super) struct Index {
     pub(super) order: Order,
 }
 
-/// Another order of the values: when the turn of each comes.
+/// Another order of the values: the place of each among them.
 #[derive(Clone, Debug)]
 pub(super) struct Order(Vec<u32>);
 
@@ -154,30 +154,28 @@ pub(super) struct Entry {
 impl Order {
     /// The order of weights, of which each value has one.
     pub(super) fn of<'a>(weights: impl ExactSizeIterator<Item = &'a Entry>) -> Self {
-        let mut turns = vec![0; weights.len()];
-        for (turn, weight) in (0..).zip(weights) {
-            turns[weight.value as usize] = turn;
-        }
-        Self(turns)
+        Self(weights.map(|weight| weight.value).collect())
     }
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
+    /// The places of the values, a permutation.
+    pub(super) fn places(&self) -> &[u32] {
+        &self.0
+    }
+
     /// Calls `code` with the values in this order.
     pub(super) fn with_ordered(&self, values: &[f32], code: impl FnOnce(&[f32])) {
         assert_eq!(values.len(), self.0.len());
         with_scratch(values.len(), |ordered| {
-            let places = Shared::new(ordered.as_mut_ptr());
-            // Neighbouring values have their turns in a few neighbourhoods, which stay in the first-level
-            // cache while they are written.
-            let moved = values.par_chunks(MOVED).zip(self.0.par_chunks(MOVED));
-            moved.for_each(|(values, turns)| {
-                for (&value, &turn) in values.iter().zip(turns) {
-                    // SAFETY: turns are a permutation of the places of as many values, so that each
-                    // place is written once.
-                    unsafe { *places.start().add(turn as usize) = value };
+            // What follows one another here lies in a few neighbourhoods there, which stay in the
+            // first-level cache.
+            let moved = ordered.par_chunks_mut(MOVED).zip(self.0.par_chunks(MOVED));
+            moved.for_each(|(ordered, places)| {
+                for (target, &place) in ordered.iter_mut().zip(places) {
+                    *target = values[place as usize];
                 }
             });
             code(ordered);
@@ -190,10 +188,13 @@ impl Order {
         assert_eq!(values.len(), self.0.len());
         with_scratch(values.len(), |ordered| {
             code(ordered);
-            let moved = values.par_chunks_mut(MOVED).zip(self.0.par_chunks(MOVED));
-            moved.for_each(|(values, turns)| {
-                for (value, &turn) in values.iter_mut().zip(turns) {
-                    *value = ordered[turn as usize];
+            let target = Shared::new(values.as_mut_ptr());
+            let moved = ordered.par_chunks(MOVED).zip(self.0.par_chunks(MOVED));
+            moved.for_each(|(ordered, places)| {
+                for (&value, &place) in ordered.iter().zip(places) {
+                    // SAFETY: the places are a permutation of those of as many values, so that each is
+                    // written once.
+                    unsafe { *target.start().add(place as usize) = value };
                 }
             });
         });

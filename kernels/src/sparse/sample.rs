@@ -54,7 +54,7 @@ pub(super) struct Sampling<'a> {
 }
 
 impl Sampling<'_> {
-    /// Computes the gradient of every value.
+    /// Computes the gradient of every value, in the order of the values.
     ///
     /// # Panics
     /// If a slice is shorter than the sheets and the index say.
@@ -91,6 +91,8 @@ impl Sampling<'_> {
             .div_ceil(TASKS.div_ceil(parts * ranges.max(1)));
         let group = group.next_multiple_of(BLOCK).min(MOST_RESULTS);
         let groups = outline.results.div_ceil(group);
+        let places = index.order.places();
+        // The sums of a part stand in the order of the index, the only ones where the values do.
         let run = |task: usize, sums: Shared| {
             let (part, task) = (task / (groups * ranges), task % (groups * ranges));
             let (group_of, range_of) = (task % groups * group, task / groups * range);
@@ -118,8 +120,9 @@ impl Sampling<'_> {
                     let (sums, behind) = rest.split_at(weights.len());
                     rest = behind;
                     for (at, &sum) in weights.zip(sums) {
+                        let at = if parts == 1 { places[at] as usize } else { at };
                         // SAFETY: every value belongs to one chunk and one channel of the result, and
-                        // so in this part to this task.
+                        // so in this part to this task; places are a permutation.
                         unsafe { *target.add(at) = sum };
                     }
                 }
@@ -140,7 +143,9 @@ impl Sampling<'_> {
         }
         with_scratch(parts * len, |sums| {
             run_all(Shared::new(sums.as_mut_ptr()));
-            add_parts(grad_values, sums.chunks_exact(len.max(1)));
+            let parts = sums.chunks_exact(len.max(1));
+            let order = &index.order;
+            order.with_unordered(grad_values, |sums| add_parts(sums, parts));
         });
     }
 }
