@@ -9,7 +9,7 @@ const MOST_SLACK: usize = 4;
 const LINE: usize = 16;
 
 /// Tensors without a use, whose memory a [`Tape`](super::Tape) takes values and gradients from. Tapes whose
-/// passes follow one another may [hand it on](super::Tape::take_pool).
+/// passes follow one another may [hand it on](super::Tape::give_pool).
 #[derive(Default)]
 pub struct Pool(Vec<Tensor>);
 
@@ -21,8 +21,13 @@ impl Pool {
         }
     }
 
+    /// Floats of all memory in it.
+    pub fn capacity(&self) -> usize {
+        self.0.iter().map(Tensor::capacity).sum()
+    }
+
     /// Takes over all that another has.
-    pub fn append(&mut self, mut other: Self) {
+    pub(super) fn append(&mut self, other: &mut Self) {
         self.0.append(&mut other.0);
     }
 

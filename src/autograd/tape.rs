@@ -267,14 +267,14 @@ impl Tape {
         }
     }
 
-    /// Takes the memory that nobody uses now, for the passes of another tape.
-    pub fn take_pool(&mut self) -> Pool {
-        std::mem::take(&mut self.pool)
+    /// Takes over memory that no other tape uses.
+    pub fn take_pool(&mut self, pool: &mut Pool) {
+        self.pool.append(pool);
     }
 
-    /// Gives memory that another tape does not use.
-    pub fn give_pool(&mut self, pool: Pool) {
-        self.pool.append(pool);
+    /// Hands on the memory that nobody uses now, for the passes of another tape.
+    pub fn give_pool(&mut self, pool: &mut Pool) {
+        pool.append(&mut self.pool);
     }
 
     /// Floats of all computed values, had each memory of its own.

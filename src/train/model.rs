@@ -36,8 +36,9 @@ pub struct Model {
     index: u8,
     precision: Precision,
     mode: Mode,
-    /// Memory between the passes of one task and those of the next.
-    pool: Pool,
+    /// Memory between the passes of one task and those of the next, for each that takes its turn at the
+    /// same time.
+    pools: Vec<Pool>,
     single: single::Single,
     /// Another number whenever weights may have changed, never zero.
     weights_version: u64,
@@ -55,7 +56,7 @@ impl Model {
             index: 0,
             precision: Precision::default(),
             mode: Mode::Training { step: 0 },
-            pool: Pool::default(),
+            pools: vec![Pool::default()],
             single: single::Single::default(),
             weights_version: 1,
         }
@@ -225,7 +226,7 @@ impl Model {
     pub fn forward(&mut self, tasks: &[usize]) -> Result<(), TrainError> {
         for &task in tasks {
             let net = &mut self.tasks[task];
-            net.tape.give_pool(std::mem::take(&mut self.pool));
+            net.tape.take_pool(&mut self.pools[0]);
             net.forward()?;
         }
         Ok(())
@@ -267,12 +268,12 @@ impl Model {
     pub fn release(&mut self, task: usize) {
         let net = &mut self.tasks[task];
         net.release();
-        self.pool.append(net.tape.take_pool());
+        net.tape.give_pool(&mut self.pools[0]);
     }
 
     /// Gives memory that only passes use back to the system; the next one takes it anew.
     pub fn trim(&mut self) {
-        self.pool = Pool::default();
+        self.pools.fill_with(Pool::default);
         for net in &mut self.tasks {
             net.tape.trim();
         }

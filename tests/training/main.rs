@@ -53,7 +53,7 @@ fn model(tasks: usize) -> Model {
             .iter()
             .map(|spec| Initializer::HeNormal.draw(spec, &mut stream));
         model
-            .add_task(["first", "second"][task], net.clone(), weights.collect())
+            .add_task(["first", "second", "third"][task], net.clone(), weights.collect())
             .unwrap();
     }
     model
@@ -183,6 +183,25 @@ fn tasks_that_share_nothing_train_as_if_alone() {
     let mut alone = model(1);
     fit(&mut alone, &data[..1], &one_epoch(1), &mut Silent).unwrap();
     assert_eq!(weights(&together, 0), weights(&alone, 0));
+}
+
+#[test]
+fn tasks_side_by_side_train_as_one_after_the_other() {
+    let trained = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap().install(|| {
+            let sets = [5, 6, 7].map(|seed| Data::new(200, seed));
+            let data: Vec<TaskImages<'_>> = sets.iter().map(Data::images).collect();
+            let mut model = model(3);
+            let outcome = fit(&mut model, &data, &settings(3), &mut Silent).unwrap();
+            let losses: Vec<f64> = outcome.history.iter().map(|epoch| epoch.val_loss).collect();
+            (losses, [0, 1, 2].map(|task| weights(&model, task)))
+        })
+    };
+    let alone = trained(1);
+    for threads in [2, 3, 8] {
+        assert!(trained(threads) == alone, "{threads} threads");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::{Model, TaskNet};
+use crate::autograd::Pool;
 use crate::optim::{Optimizer, OptimizerPart};
 
 /// Floats that the values of tasks side by side have at most: 1 GB. Larger ones keep every thread busy in
@@ -61,20 +62,59 @@ impl Model {
                 });
             }
         }
-        if let Some(first) = turns.first_mut() {
-            first.net.tape.give_pool(std::mem::take(&mut self.pool));
+        // The tasks of the next call take over the memory of these.
+        let places = self.pools.len().max(turns.len());
+        self.pools.resize_with(places, Pool::default);
+        for (turn, pool) in turns.iter_mut().zip(&mut self.pools) {
+            turn.net.tape.take_pool(pool);
         }
         match &mut turns[..] {
-            [alone] => {
-                alone.result = Some(work(alone));
-                self.pool = alone.net.tape.take_pool();
-            }
+            [alone] => alone.result = Some(work(alone)),
             several => several
                 .par_iter_mut()
                 .with_max_len(1)
                 .for_each(|turn| turn.result = Some(work(turn))),
         }
+        for (turn, pool) in turns.iter_mut().zip(&mut self.pools) {
+            turn.net.tape.give_pool(pool);
+        }
         let results: SmallVec<[Option<R>; 4]> = turns.into_iter().map(|turn| turn.result).collect();
         results.into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::NetSpec;
+    use crate::ops::Precision;
+    use crate::train::{Workload, WorkloadSettings};
+
+    #[test]
+    fn three_tasks_on_two_threads_have_the_memory_of_two() {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+        threads.unwrap().install(|| {
+            let mut workload = Workload::new(&WorkloadSettings {
+                net: NetSpec::mlp(30, &[40, 40], 10),
+                precision: Precision::F32,
+                batch: 17,
+                tasks: 3,
+                percentile: None,
+            })
+            .unwrap();
+            let model = workload.model();
+            assert_eq!(model.at_once(&[0, 1, 2]), 2);
+            let largest = model.tasks[0].tape.computed_len();
+            for _ in 0..20 {
+                workload.step().unwrap();
+                let model = workload.model();
+                let kept: Vec<usize> = model.pools.iter().map(Pool::capacity).collect();
+                assert_eq!(kept.len(), 2);
+                assert!(
+                    kept.iter().all(|kept| (1..=2 * largest).contains(kept)),
+                    "{kept:?}"
+                );
+            }
+        });
     }
 }
