@@ -53,7 +53,11 @@ fn model(tasks: usize) -> Model {
             .iter()
             .map(|spec| Initializer::HeNormal.draw(spec, &mut stream));
         model
-            .add_task(["first", "second", "third"][task], net.clone(), weights.collect())
+            .add_task(
+                ["first", "second", "third"][task],
+                net.clone(),
+                weights.collect(),
+            )
             .unwrap();
     }
     model
