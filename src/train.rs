@@ -21,7 +21,7 @@ pub use error::TrainError;
 pub use fit::{Fit, FitSettings, fit};
 pub use health::{Warning, dead_layers};
 pub use history::{EpochRecord, FitOutcome, TaskRecord};
-pub use model::{Model, TaskNet};
+pub use model::{Model, TaskNet, tasks_at_once};
 pub use observer::{Observer, Silent, StepReport};
 pub use prune::prune_iteratively;
 pub use select::{

@@ -8,6 +8,7 @@ use super::plan::{PlannedModel, planned_models};
 use super::{Experiment, Protocol, RunSettings};
 use crate::files::size_text;
 use crate::ops::Precision;
+use crate::train::tasks_at_once;
 
 /// Share of the FMA peak that a training run reaches, about, with all that is no multiply-add.
 const EFFICIENCY: f64 = 0.6;
@@ -90,19 +91,24 @@ fn most_floats(experiment: &Experiment, protocol: &Protocol, planned: &[PlannedM
     let mut most = 0;
     for model in planned {
         // Weights, their best values, and what the optimiser keeps; gradients and activations are
-        // those of one task at a time.
+        // those of one task at a time, or of several small ones.
         let kept = weights(model) * (2 + protocol.optimizer(model.kind).state_buffers());
-        let shared = model.tasks.iter().map(|&task| {
+        let mut largest = 0;
+        let floats = model.tasks.iter().map(|&task| {
             let net = &experiment.nets[task];
             let mut values = net.activations();
             let sum: usize = values.iter().sum();
+            largest = largest.max(protocol.training.batch * sum);
             values.sort_unstable();
             // Beside every value the gradients on both sides of a layer, and memory of a value's size
             // that happens to be too small for what is wanted next.
             let gradients: usize = values.iter().rev().take(3).sum();
             net.parameter_count() + protocol.training.batch * (sum + gradients)
         });
-        most = most.max(before + kept + shared.max().unwrap_or(0));
+        let mut floats: Vec<usize> = floats.collect();
+        floats.sort_unstable();
+        let shared: usize = floats.iter().rev().take(tasks_at_once(largest)).sum();
+        most = most.max(before + kept + shared);
         before += weights(model);
     }
     most

@@ -14,6 +14,7 @@ mod turns;
 
 pub(super) use net::BatchResult;
 pub use net::TaskNet;
+pub use turns::tasks_at_once;
 
 use super::TrainError;
 use crate::autograd::{Mode, Pool, Tape};

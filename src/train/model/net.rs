@@ -12,7 +12,7 @@ use crate::nn::{NetSpec, Network};
 use crate::optim::OptimizerPart;
 use crate::tensor::{Tensor, TensorError};
 
-/// One task's net within a [`Model`].
+/// One task's net within a [`Model`](super::Model).
 pub struct TaskNet {
     pub(super) name: String,
     pub(super) spec: NetSpec,

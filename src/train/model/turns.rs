@@ -7,9 +7,16 @@ use super::{Model, TaskNet};
 use crate::autograd::Pool;
 use crate::optim::{Optimizer, OptimizerPart};
 
-/// Floats that the values of tasks side by side have at most: 1 GB. Larger ones keep every thread busy in
+/// Floats that the values of tasks side by side have at most: 256 MB. Larger ones keep every thread busy in
 /// each of their operations, and take turns with one task's memory.
-const MOST_FLOATS: usize = 256 << 20;
+const MOST_FLOATS: usize = 64 << 20;
+
+/// How many tasks, of which none has values of more floats than these, have their turns at the same time.
+/// Threads that work on tasks of their own need not wait for each other after every operation.
+pub fn tasks_at_once(floats: usize) -> usize {
+    let most = rayon::current_num_threads().min(MOST_FLOATS / floats.max(1));
+    most.max(1)
+}
 
 /// The turn of one task.
 pub(in crate::train) struct Turn<'a, R> {
@@ -21,15 +28,12 @@ pub(in crate::train) struct Turn<'a, R> {
 }
 
 impl Model {
-    /// How many of these tasks have their turns at the same time. Threads that work on tasks of their own
-    /// need not wait for each other after every operation.
+    /// How many of these tasks have their turns [at the same time](tasks_at_once).
     pub(in crate::train) fn at_once(&self, tasks: &[usize]) -> usize {
         let lens = tasks
             .iter()
             .map(|&task| self.tasks[task].tape.computed_len());
-        let largest = lens.max().unwrap_or(0).max(1);
-        let most = rayon::current_num_threads().min(MOST_FLOATS / largest);
-        most.max(1)
+        tasks_at_once(lens.max().unwrap_or(0))
     }
 
     /// Has each of these tasks, in ascending order, take its turn, all at the same time, and gives their
