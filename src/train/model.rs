@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
 use taskweave_kernels::lanes::PixelScale;
 
 mod compact;
@@ -17,7 +18,7 @@ pub use net::TaskNet;
 pub use turns::tasks_at_once;
 
 use super::TrainError;
-use crate::autograd::{Mode, Pool, Tape};
+use crate::autograd::{Mode, Pool, Tape, Var};
 use crate::nn::{NetSpec, Network, Recording};
 use crate::ops::Precision;
 use crate::optim::{Optimizer, OptimizerSpec};
@@ -238,9 +239,12 @@ impl Model {
     /// # Errors
     /// Never for losses that were computed.
     pub fn backward(&mut self, weights: &[(usize, f32)]) -> Result<(), TrainError> {
-        for &(task, weight) in weights {
-            let TaskNet { network, tape, .. } = &mut self.tasks[task];
-            tape.backward(&[(network.loss, weight)])?;
+        for (task, TaskNet { network, tape, .. }) in self.tasks.iter_mut().enumerate() {
+            let own = weights.iter().filter(|&&(of, _)| of == task);
+            let losses: SmallVec<[(Var, f32); 1]> =
+                own.map(|&(_, weight)| (network.loss, weight)).collect();
+            // Without a loss, a tape drops the gradients of the pass before.
+            tape.backward(&losses)?;
         }
         Ok(())
     }

@@ -209,6 +209,25 @@ fn tasks_side_by_side_train_as_one_after_the_other() {
 }
 
 #[test]
+fn gradients_are_those_of_the_last_pass_alone() {
+    let mut model = model(2);
+    let data = Data::new(10, 5);
+    let all: Vec<usize> = (0..10).collect();
+    for task in 0..2 {
+        model.set_batch(task, &data.images(), &all);
+    }
+    model.forward(&[0, 1]).unwrap();
+    model.backward(&[(0, 1.0), (1, 1.0)]).unwrap();
+    let first = |model: &Model, task| model.gradients(task).next().unwrap().map(Cow::into_owned);
+    let (once, other) = (first(&model, 0).unwrap(), first(&model, 1));
+    assert!(other.is_some());
+    model.backward(&[(0, 1.0), (0, 1.0)]).unwrap();
+    let twice: Vec<f32> = once.iter().map(|value| 2.0 * value).collect();
+    assert_eq!(first(&model, 0), Some(twice));
+    assert!(model.gradients(1).all(|gradient| gradient.is_none()));
+}
+
+#[test]
 fn longer_sets_are_cut_to_the_shortest() {
     let (long, short) = (Data::new(400, 7), Data::new(200, 8));
     let mut counter = Counter::default();
