@@ -138,38 +138,6 @@ impl Optimizer {
         self.rule.step += 1;
     }
 
-    /// The step of the parameter at `slot`, whose values are these. Where `owned` is 0, weight and
-    /// state will stay exactly as they are.
-    ///
-    /// # Panics
-    /// If there is no such parameter.
-    pub fn step_of<'a>(
-        &'a mut self,
-        slot: usize,
-        weights: &'a mut [f32],
-        owned: Option<&'a [u8]>,
-    ) -> Update<'a> {
-        self.rule.step_of(&mut self.state[slot], weights, owned)
-    }
-
-    /// The optimiser in parts of so many parameters each, one after the other, which may take their steps
-    /// at the same time.
-    ///
-    /// # Panics
-    /// When it comes to a part, if there are fewer parameters.
-    pub fn parts<'a>(
-        &'a mut self,
-        counts: impl Iterator<Item = usize> + 'a,
-    ) -> impl Iterator<Item = OptimizerPart<'a>> {
-        let rule = self.rule;
-        let mut rest = &mut self.state[..];
-        counts.map(move |count| {
-            let (state, after) = std::mem::take(&mut rest).split_at_mut(count);
-            rest = after;
-            OptimizerPart { rule, state }
-        })
-    }
-
     /// The parameters at these slots.
     ///
     /// # Panics
@@ -181,12 +149,13 @@ impl Optimizer {
         }
     }
 
-    /// Updates the parameter at `slot` in place by its gradient: see [`step_of`](Self::step_of).
+    /// Updates the parameter at `slot` in place by its gradient: see [`OptimizerPart::step_of`].
     ///
     /// # Panics
     /// If there is no such parameter, or the slices differ in length.
     pub fn update(&mut self, slot: usize, weights: &mut [f32], grad: &[f32], owned: Option<&[u8]>) {
-        let update = self.step_of(slot, weights, owned);
+        let mut part = self.part(slot..slot + 1);
+        let update = part.step_of(0, weights, owned);
         update.apply(dispatch::active(), grad);
     }
 
@@ -211,20 +180,9 @@ struct StepRule {
 }
 
 impl StepRule {
-    fn step_of<'a>(
-        self,
-        state: &'a mut [Buffer; 2],
-        weights: &'a mut [f32],
-        owned: Option<&'a [u8]>,
-    ) -> Update<'a> {
-        let used = self.spec.state_buffers();
-        for buffer in &mut state[..used] {
-            if buffer.is_empty() {
-                *buffer = Buffer::zeroed(weights.len());
-            }
-        }
+    fn step(self) -> Step {
         let factor = self.learning_rate_factor;
-        let step = match self.spec {
+        match self.spec {
             OptimizerSpec::Sgd {
                 learning_rate,
                 momentum: 0.0,
@@ -245,36 +203,56 @@ impl StepRule {
             OptimizerSpec::AdamW { adam, weight_decay } => {
                 Step::Adam(adam.step(self.step, factor, weight_decay))
             }
-        };
-        let [first, second] = state;
-        Update {
-            step,
-            weights,
-            owned,
-            first,
-            second,
         }
     }
 }
 
-/// Some parameters of an [`Optimizer`].
+/// Some parameters of an [`Optimizer`], which may take their steps while others take theirs.
 pub struct OptimizerPart<'a> {
     rule: StepRule,
     state: &'a mut [[Buffer; 2]],
 }
 
-impl OptimizerPart<'_> {
-    /// As [`Optimizer::step_of`], of the parameter at `slot` of this part.
+impl<'a> OptimizerPart<'a> {
+    /// Splits off the first parameters, so many of them.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn split_off(&mut self, count: usize) -> Self {
+        let (state, rest) = std::mem::take(&mut self.state).split_at_mut(count);
+        self.state = rest;
+        Self {
+            rule: self.rule,
+            state,
+        }
+    }
+
+    /// The step of the parameter at `slot` of this part, whose values are these. Where `owned` is 0, weight
+    /// and state will stay exactly as they are.
     ///
     /// # Panics
     /// If there is no such parameter.
-    pub fn step_of<'a>(
-        &'a mut self,
+    pub fn step_of<'b>(
+        &'b mut self,
         slot: usize,
-        weights: &'a mut [f32],
-        owned: Option<&'a [u8]>,
-    ) -> Update<'a> {
-        self.rule.step_of(&mut self.state[slot], weights, owned)
+        weights: &'b mut [f32],
+        owned: Option<&'b [u8]>,
+    ) -> Update<'b> {
+        let state = &mut self.state[slot];
+        let used = self.rule.spec.state_buffers();
+        for buffer in &mut state[..used] {
+            if buffer.is_empty() {
+                *buffer = Buffer::zeroed(weights.len());
+            }
+        }
+        let [first, second] = state;
+        Update {
+            step: self.rule.step(),
+            weights,
+            owned,
+            first,
+            second,
+        }
     }
 }
 

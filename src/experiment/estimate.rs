@@ -93,21 +93,22 @@ fn most_floats(experiment: &Experiment, protocol: &Protocol, planned: &[PlannedM
         // Weights, their best values, and what the optimiser keeps; gradients and activations are
         // those of one task at a time, or of several small ones.
         let kept = weights(model) * (2 + protocol.optimizer(model.kind).state_buffers());
-        let mut largest = 0;
-        let floats = model.tasks.iter().map(|&task| {
+        let sizes = model.tasks.iter().map(|&task| {
             let net = &experiment.nets[task];
             let mut values = net.activations();
             let sum: usize = values.iter().sum();
-            largest = largest.max(protocol.training.batch * sum);
             values.sort_unstable();
             // Beside every value the gradients on both sides of a layer, and memory of a value's size
             // that happens to be too small for what is wanted next.
             let gradients: usize = values.iter().rev().take(3).sum();
-            net.parameter_count() + protocol.training.batch * (sum + gradients)
+            let batch = protocol.training.batch;
+            let floats = net.parameter_count() + batch * (sum + gradients);
+            (floats, batch * sum)
         });
-        let mut floats: Vec<usize> = floats.collect();
+        let (mut floats, values): (Vec<usize>, Vec<usize>) = sizes.unzip();
+        let at_once = tasks_at_once(values.into_iter().max().unwrap_or(0));
         floats.sort_unstable();
-        let shared: usize = floats.iter().rev().take(tasks_at_once(largest)).sum();
+        let shared: usize = floats.iter().rev().take(at_once).sum();
         most = most.max(before + kept + shared);
         before += weights(model);
     }

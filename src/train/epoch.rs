@@ -70,38 +70,25 @@ impl Epoch<'_> {
         .shuffle(&mut order);
         let mut totals = vec![Totals::default(); data.len()];
         let mut accuracies = vec![None; data.len()];
-        let at_once = self.model.at_once(self.active);
         for (step, batch) in order.chunks(self.model.batch()).enumerate() {
             // An epoch has fewer than 2³² steps, so that no two steps of the net are told the same.
             let step_of_net = epoch << 32 | step as u64;
             self.model.set_mode(Mode::Training { step: step_of_net });
             optimizer.begin_step();
-            let place = Place {
-                epoch: self.epoch,
+            let now = Step {
                 phase: "training",
-                step: step + 1,
+                number: step + 1,
+                optimizer: Some(&mut *optimizer),
             };
-            for tasks in self.active.chunks(at_once) {
-                self.stop_if_interrupted()?;
-                let results = self.model.take_turns(tasks, Some(&mut *optimizer), |turn| {
-                    let (images, augmentation) = (&data[turn.task], &settings.augmentation);
-                    if augmentation.is_none() {
-                        turn.net.set_batch(images, batch);
-                    } else {
-                        let key = [settings.seed, epoch];
-                        turn.net
-                            .set_augmented_batch(images, batch, augmentation, key);
-                    }
-                    let result = place.forward(turn.net)?;
-                    let weight = settings.loss_weights[turn.task];
-                    if let Some(optimizer) = turn.optimizer.take() {
-                        turn.net.learn(weight, optimizer)?;
-                    }
-                    turn.net.release();
-                    Ok(result)
-                });
-                add(&mut totals, tasks, results)?;
-            }
+            self.step(now, &mut totals, |task, net| {
+                let (images, augmentation) = (&data[task], &settings.augmentation);
+                if augmentation.is_none() {
+                    net.set_batch(images, batch);
+                } else {
+                    let key = [settings.seed, epoch];
+                    net.set_augmented_batch(images, batch, augmentation, key);
+                }
+            })?;
             for &task in self.active {
                 accuracies[task] = Some(totals[task].accuracy());
             }
@@ -120,71 +107,71 @@ impl Epoch<'_> {
         self.model.set_mode(Mode::Inference);
         let order: Vec<usize> = (0..data[self.active[0]].len()).collect();
         let mut totals = vec![Totals::default(); data.len()];
-        let at_once = self.model.at_once(self.active);
         for (step, batch) in order.chunks(self.model.batch()).enumerate() {
-            let place = Place {
-                epoch: self.epoch,
+            let now = Step {
                 phase: "validation",
-                step: step + 1,
+                number: step + 1,
+                optimizer: None,
             };
-            for tasks in self.active.chunks(at_once) {
-                self.stop_if_interrupted()?;
-                let results = self.model.take_turns(tasks, None, |turn| {
-                    turn.net.set_batch(&data[turn.task], batch);
-                    let result = place.forward(turn.net)?;
-                    turn.net.release();
-                    Ok(result)
-                });
-                add(&mut totals, tasks, results)?;
-            }
+            self.step(now, &mut totals, |task, net| {
+                net.set_batch(&data[task], batch)
+            })?;
         }
         Ok(totals)
     }
 
-    fn stop_if_interrupted(&mut self) -> Result<(), TrainError> {
-        match self.observer.interrupted() {
-            true => Err(TrainError::Interrupted),
-            false => Ok(()),
+    /// Goes through one batch of every task, and learns from it if there is an optimiser.
+    fn step(
+        &mut self,
+        step: Step<'_>,
+        totals: &mut [Totals],
+        set_batch: impl Fn(usize, &mut TaskNet) + Sync,
+    ) -> Result<(), TrainError> {
+        let Step {
+            phase,
+            number,
+            mut optimizer,
+        } = step;
+        let (epoch, settings) = (self.epoch, self.settings);
+        for tasks in self.active.chunks(self.model.at_once(self.active)) {
+            if self.observer.interrupted() {
+                return Err(TrainError::Interrupted);
+            }
+            let optimizer = optimizer.as_deref_mut();
+            let results = self.model.take_turns(tasks, optimizer, |turn| {
+                set_batch(turn.task, turn.net);
+                turn.net.forward()?;
+                let result = turn.net.batch_result();
+                if !result.loss.is_finite() {
+                    return Err(TrainError::NotFinite {
+                        task: turn.net.name().to_owned(),
+                        loss: result.loss,
+                        epoch,
+                        phase,
+                        step: number,
+                    });
+                }
+                if let Some(optimizer) = turn.optimizer.take() {
+                    turn.net
+                        .learn(settings.loss_weights[turn.task], optimizer)?;
+                }
+                turn.net.release();
+                Ok(result)
+            });
+            for (&task, result) in tasks.iter().zip(results) {
+                totals[task].add(result?);
+            }
         }
+        Ok(())
     }
 }
 
-/// Counts the results of these tasks' batches, or gives the first error.
-fn add(
-    totals: &mut [Totals],
-    tasks: &[usize],
-    results: impl Iterator<Item = Result<BatchResult, TrainError>>,
-) -> Result<(), TrainError> {
-    for (&task, result) in tasks.iter().zip(results) {
-        totals[task].add(result?);
-    }
-    Ok(())
-}
-
-/// A step of an epoch, both from 1.
-#[derive(Clone, Copy)]
-struct Place {
-    epoch: usize,
+/// A step of an epoch.
+struct Step<'a> {
     phase: &'static str,
-    step: usize,
-}
-
-impl Place {
-    /// Computes the loss of a net's batch there, which must be finite.
-    fn forward(self, net: &mut TaskNet) -> Result<BatchResult, TrainError> {
-        net.forward()?;
-        let result = net.batch_result();
-        if result.loss.is_finite() {
-            return Ok(result);
-        }
-        Err(TrainError::NotFinite {
-            task: net.name().to_owned(),
-            loss: result.loss,
-            epoch: self.epoch,
-            phase: self.phase,
-            step: self.step,
-        })
-    }
+    /// From 1.
+    number: usize,
+    optimizer: Option<&'a mut Optimizer>,
 }
 
 fn weighted(active: &[usize], settings: &FitSettings, loss: impl Fn(usize) -> f64) -> f64 {

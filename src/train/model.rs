@@ -197,7 +197,7 @@ impl Model {
         })
     }
 
-    /// The optimiser's number of a task's first parameter.
+    /// The optimiser's number of a task's first parameter; behind the last task, of all parameters.
     fn first_slot(&self, task: usize) -> usize {
         let before = &self.tasks[..task];
         before
@@ -286,8 +286,7 @@ impl Model {
 
     /// An optimiser for all parameters of this model.
     pub fn optimizer(&self, spec: OptimizerSpec) -> Optimizer {
-        let tasks = self.tasks.iter();
-        Optimizer::new(spec, tasks.map(|task| task.network.parameters.len()).sum())
+        Optimizer::new(spec, self.first_slot(self.tasks.len()))
     }
 
     /// The loss of a task's last batch.

@@ -45,18 +45,15 @@ impl Model {
         work: impl Fn(&mut Turn<'_, R>) -> R + Sync,
     ) -> impl Iterator<Item = R> {
         debug_assert!(tasks.is_sorted());
-        let counts: SmallVec<[usize; 8]> = self
-            .tasks
-            .iter()
-            .map(|net| net.network.parameters.len())
-            .collect();
         if optimizer.is_some() {
             self.weights_version += 1;
         }
-        let mut parts = optimizer.map(|optimizer| optimizer.parts(counts.into_iter()));
+        let slots = 0..self.first_slot(self.tasks.len());
+        let mut rest = optimizer.map(|optimizer| optimizer.part(slots));
         let mut turns: SmallVec<[Turn<'_, R>; 4]> = SmallVec::new();
         for (task, net) in self.tasks.iter_mut().enumerate() {
-            let optimizer = parts.as_mut().and_then(Iterator::next);
+            let count = net.network.parameters.len();
+            let optimizer = rest.as_mut().map(|rest| rest.split_off(count));
             if tasks.contains(&task) {
                 turns.push(Turn {
                     task,

@@ -227,8 +227,7 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
         let plan = band.plan;
         let points = T::POINTS * T::POINTS;
         let (sources, products) = band.scratch.split_at_mut(points * plan.source_stride());
-        let [down, across] = plan.tiles;
-        let block_tiles = down * across;
+        let [_, across] = plan.tiles;
         let end = band.tile_rows.end * across;
         let mut first = band.tile_rows.start * across;
         while first < end {
@@ -264,15 +263,7 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
             let next = first + tiles;
             let mut source_ahead = Ahead::new(&plan.source, T::POINTS, T::OUTPUTS, plan.sources);
             for tile in next..next + plan.group {
-                // Behind the last tile of this block come those of the next one, most likely.
-                let (block, tile) = (tile / block_tiles, tile % block_tiles);
-                let at = [tile / across, tile % across];
-                let place = plan.source.square(at, T::OUTPUTS, T::POINTS);
-                let start = band
-                    .source
-                    .as_ptr()
-                    .wrapping_add(block * plan.source.len() * plan.sources);
-                source_ahead.add(place.corner_in(start));
+                source_ahead.add_square((&plan.source, plan.tiles), band.source.as_ptr(), tile);
             }
             let calls = T::POINTS * T::POINTS * tiles.div_ceil(VECTORS);
             source_ahead.spread_over(calls * panels);

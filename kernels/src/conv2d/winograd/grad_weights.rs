@@ -181,39 +181,9 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                 }
             }
             for vector in 0..plan.vectors() {
-                let first = vector * LANES;
-                let channels = LANES.min(plan.outputs - first);
-                let planes = block.grad_output[first * plan.output.len()..].as_ptr();
                 for (tile, [_, place]) in places.iter().enumerate().take(tiles) {
-                    let from = Vectors::of(planes, &plan.output, place);
-                    for i in place.rows.clone() {
-                        for j in place.columns.clone() {
-                            let to = &mut pixels[(i * T::OUTPUTS + j) * PIXEL..][..PIXEL];
-                            // SAFETY: places lie on their plane, of which there are as many as channels.
-                            unsafe {
-                                transpose(isa, from.at(i, j), plan.output.len(), channels, to)
-                            };
-                        }
-                    }
-                    let to = vector * VECTOR + tile * PIXEL;
-                    for image in 0..LANES {
-                        let from = Vectors {
-                            corner: pixels[image * LANES..].as_ptr(),
-                            row_stride: T::OUTPUTS * PIXEL,
-                            column_stride: PIXEL,
-                        };
-                        let to = outputs[to + image * LANES..].as_mut_ptr();
-                        // SAFETY: the pixels of this place have been written, and the scratch holds
-                        // every point of every tile of every vector.
-                        unsafe {
-                            transform_square::<I, GradOutput<T>>(
-                                isa,
-                                from,
-                                place,
-                                (to, plan.output_stride()),
-                            );
-                        }
-                    }
+                    let to = &mut outputs[vector * VECTOR + tile * PIXEL..];
+                    transform_outputs(isa, plan, (block.grad_output, vector), place, pixels, to);
                 }
             }
             let ones = &outputs[(ONE * T::POINTS + ONE) * plan.output_stride()..];
@@ -224,21 +194,10 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
                 Ahead::new(&plan.output, T::OUTPUTS, T::OUTPUTS, plan.outputs),
             ];
             for tile in next..next + GROUP {
-                // Behind the last tile of this block come those of the next one, most likely.
-                let (next, tile) = (tile / end, tile % end);
-                let at = [tile / across, tile % across];
                 let [input, output] = &mut ahead;
-                let place = plan.input.square(at, T::OUTPUTS, T::POINTS);
-                input.add(place.corner_in(block.x.as_ptr().wrapping_add(next * block.x.len())));
-                let place = plan.output.square(at, T::OUTPUTS, T::OUTPUTS);
-                output.add(
-                    place.corner_in(
-                        block
-                            .grad_output
-                            .as_ptr()
-                            .wrapping_add(next * block.grad_output.len()),
-                    ),
-                );
+                input.add_square((&plan.input, plan.tiles), block.x.as_ptr(), tile);
+                let grad_output = block.grad_output.as_ptr();
+                output.add_square((&plan.output, plan.tiles), grad_output, tile);
             }
             let held = if block.first && first == 0 { 0.0 } else { 1.0 };
             multiply::<I, T, ROWS, VECTORS>(
@@ -251,6 +210,41 @@ impl<T: Transform> TileKernel for Groups<'_, T> {
             );
             first += tiles;
         }
+    }
+}
+
+/// Transposes and transforms the gradient of a vector of channels at the place of one tile, whose pixels
+/// `pixels` has room for; `to` are the points from that tile of the vector on.
+#[inline(always)]
+fn transform_outputs<I: Isa, T: Transform>(
+    isa: I,
+    plan: &GradPlan<T>,
+    (grad_output, vector): (&[f32], usize),
+    place: &Place,
+    pixels: &mut [f32],
+    to: &mut [f32],
+) {
+    let first = vector * LANES;
+    let channels = LANES.min(plan.outputs - first);
+    let planes = grad_output[first * plan.output.len()..].as_ptr();
+    let from = Vectors::of(planes, &plan.output, place);
+    for i in place.rows.clone() {
+        for j in place.columns.clone() {
+            let pixel = &mut pixels[(i * T::OUTPUTS + j) * PIXEL..][..PIXEL];
+            // SAFETY: places lie on their plane, of which there are as many as channels.
+            unsafe { transpose(isa, from.at(i, j), plan.output.len(), channels, pixel) };
+        }
+    }
+    for image in 0..LANES {
+        let from = Vectors {
+            corner: pixels[image * LANES..].as_ptr(),
+            row_stride: T::OUTPUTS * PIXEL,
+            column_stride: PIXEL,
+        };
+        let to = (to[image * LANES..].as_mut_ptr(), plan.output_stride());
+        // SAFETY: the pixels of this place have been written, and the scratch holds every point of every
+        // tile of every vector.
+        unsafe { transform_square::<I, GradOutput<T>>(isa, from, place, to) };
     }
 }
 

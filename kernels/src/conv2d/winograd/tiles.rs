@@ -270,6 +270,21 @@ impl<const TILES: usize> Ahead<TILES> {
         self.tiles += 1;
     }
 
+    /// Adds the square of a tile on a plane of so many rows and columns of tiles, whose first channel is at
+    /// `start`. Behind the last tile of a block come those of the next one, which is read next most likely.
+    #[inline(always)]
+    pub(super) fn add_square(
+        &mut self,
+        (plane, [down, across]): (&Plane, [usize; 2]),
+        start: *const f32,
+        tile: usize,
+    ) {
+        let (block, tile) = (tile / (down * across), tile % (down * across));
+        let place = plane.square([tile / across, tile % across], self.columns, self.rows);
+        let block_len = self.channels * self.channel_stride;
+        self.add(place.corner_in(start.wrapping_add(block * block_len)));
+    }
+
     /// Asks for everything in so many calls of [`fetch`](Self::fetch).
     #[inline(always)]
     pub(super) fn spread_over(&mut self, calls: usize) {
