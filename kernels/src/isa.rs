@@ -21,6 +21,12 @@ pub mod avx512;
 pub mod bf16;
 pub mod portable;
 
+/// Floats of a table that [`Isa::pick_ptr`] picks from.
+pub const TABLE: usize = 64;
+
+/// Where [`Isa::pick_ptr`] picks nothing.
+pub const NO_PLACE: u8 = 128;
+
 mod sealed {
     /// Keeps [`Isa`](super::Isa) to the tokens of this crate, which are handed out only after detection.
     pub trait Sealed {}
@@ -43,6 +49,9 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
 
     /// Whether a multiply-add can read a value from memory and broadcast it in one instruction.
     const MULTIPLIES_FROM_MEMORY: bool = false;
+
+    /// Whether [`pick_ptr`](Isa::pick_ptr) picks from registers, not from memory.
+    const PICKS_FROM_REGISTERS: bool = false;
 
     /// Sixteen times `value`.
     fn splat(self, value: f32) -> Self::F32;
@@ -166,6 +175,22 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     #[inline(always)]
     fn eq_u8(self, bytes: &[u8; LANES], byte: u8) -> Self::Mask {
         self.eq(self.load_u8(bytes), self.splat(f32::from(byte)))
+    }
+
+    /// Of a table of [`TABLE`] floats one for each lane: the one at its place, or zero where the place is
+    /// [`NO_PLACE`].
+    ///
+    /// # Safety
+    /// `table` is valid for reading [`TABLE`] floats; places are less than that or [`NO_PLACE`].
+    #[inline(always)]
+    unsafe fn pick_ptr(self, table: *const f32, places: &[u8; LANES]) -> Self::F32 {
+        let mut lanes = [0.0; LANES];
+        for (lane, &place) in lanes.iter_mut().zip(places) {
+            // SAFETY: what is left of a place is less than `TABLE`.
+            *lane = unsafe { *table.add(place as usize % TABLE) };
+        }
+        let is_place = self.lt(self.load_u8(places), self.splat(TABLE as f32));
+        self.select(is_place, self.load(&lanes), self.zero())
     }
 
     /// Writes lanes that hold whole numbers from 0 to 255 as bytes; of others the byte is unspecified.

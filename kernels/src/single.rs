@@ -25,6 +25,7 @@
 //! assert_eq!(y, [7.0, 16.0]);
 //! ```
 
+mod awake;
 mod batch_norm;
 mod conv2d;
 mod dense;
@@ -32,6 +33,7 @@ mod lists;
 mod planes;
 mod pool;
 
+pub use awake::stay_awake;
 pub use batch_norm::batch_norm;
 pub use conv2d::{SparseConv2d, conv2d};
 pub use dense::{SparseDense, dense};

@@ -55,6 +55,8 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
 
     const MULTIPLIES_FROM_MEMORY: bool = true;
 
+    const PICKS_FROM_REGISTERS: bool = true;
+
     const WINOGRAD_TILES: usize = 6;
 
     #[inline(always)]
@@ -132,6 +134,22 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         unsafe {
             let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
             _mm_cmpeq_epi8_mask(bytes, _mm_set1_epi8(byte as i8))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pick_ptr(self, table: *const f32, places: &[u8; LANES]) -> __m512 {
+        // SAFETY: the token proves AVX-512; the caller vouches for the table.
+        unsafe {
+            let quarter = |at: usize| _mm512_loadu_ps(table.add(at * LANES));
+            let bytes = _mm_loadu_si128(places.as_ptr().cast());
+            // Each register pair answers the five low bits; the sixth says which pair, the highest none.
+            let place = _mm512_cvtepu8_epi32(bytes);
+            let is_none = _mm_movepi8_mask(bytes);
+            let is_upper = _mm_movepi8_mask(_mm_slli_epi16::<2>(bytes));
+            let lower = _mm512_maskz_permutex2var_ps(!is_none, quarter(0), place, quarter(1));
+            let upper = _mm512_permutex2var_ps(quarter(2), place, quarter(3));
+            _mm512_mask_mov_ps(lower, is_upper, upper)
         }
     }
 

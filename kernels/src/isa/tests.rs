@@ -1,4 +1,5 @@
 use super::*;
+
 use crate::dispatch::{self, Kernel};
 
 const EDGES: [f32; 16] = [
@@ -252,6 +253,39 @@ fn partial_loads_and_stores_touch_only_the_first_lanes() {
                 assert_eq!(loaded[lane], if lane < count { value } else { 0.0 });
                 assert_eq!(target[lane], if lane < count { value } else { -1.0 });
             }
+        }
+    }
+}
+
+#[test]
+fn every_place_of_a_table_is_picked() {
+    struct Pick<'a>(&'a [f32; TABLE], [u8; 16]);
+    impl Kernel for Pick<'_> {
+        type Output = [f32; 16];
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> [f32; 16] {
+            // SAFETY: the table is whole, and places lie within it or are none.
+            isa.to_array(unsafe { isa.pick_ptr(self.0.as_ptr(), &self.1) })
+        }
+    }
+    let mut table: [f32; TABLE] = std::array::from_fn(|place| place as f32 + 1.0);
+    for &set in dispatch::all() {
+        for first in 0..TABLE {
+            let mut places: [u8; 16] =
+                std::array::from_fn(|lane| ((first + 5 * lane) % TABLE) as u8);
+            places[first % 16] = NO_PLACE;
+            // What is not picked is not looked at.
+            table[0] = f32::NAN;
+            let expected = places.map(|place| match place {
+                NO_PLACE => 0.0,
+                place => table[place as usize],
+            });
+            let picked = set.run(Pick(&table, places));
+            assert_eq!(
+                picked.map(f32::to_bits),
+                expected.map(f32::to_bits),
+                "{set:?}"
+            );
         }
     }
 }

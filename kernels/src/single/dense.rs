@@ -10,7 +10,9 @@ use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::{LANES, check};
 
+mod outputs;
 mod sparse;
+mod windows;
 
 pub use sparse::SparseDense;
 
@@ -82,7 +84,7 @@ fn by_parts(
                 .enumerate()
                 .with_max_len(1)
                 .for_each(part);
-            add_parts(sums, y);
+            add_parts(sums, outputs, y);
         });
     }
     finish(layer.activation, y);
@@ -96,9 +98,9 @@ fn begin(bias: Option<&[f32]>, y: &mut [f32]) {
     }
 }
 
-/// Adds the sums of parts, each as long as `y`, in order.
-fn add_parts(sums: &[f32], y: &mut [f32]) {
-    for sums in sums.chunks(y.len()) {
+/// Adds the sums of parts, each of so many, of which the first are those of `y`, in order.
+fn add_parts(sums: &[f32], len: usize, y: &mut [f32]) {
+    for sums in sums.chunks(len) {
         y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
     }
 }

@@ -50,11 +50,6 @@ impl<P: Copy + Default> Lists<P> {
         }
     }
 
-    /// How many lists there are.
-    pub(super) fn count(&self) -> usize {
-        self.starts.len() - 1
-    }
-
     /// All values, list by list.
     pub(super) fn values(&self) -> &[f32] {
         &self.values

@@ -8,6 +8,9 @@ use crate::isa::Isa;
 use crate::lanes::{LANES, check};
 use crate::pool::PoolShape;
 
+/// Multiply-adds in the time of one place under a window, roughly.
+const PLACE_WORK: usize = 4;
+
 /// The largest value in each window of one image, from `[channels, height, width]` to `[channels, output
 /// height, output width]`. A window that holds NaN gives NaN. How many images the shape has does not
 /// count.
@@ -44,7 +47,7 @@ fn pool<P: Pooling>(set: InstructionSet, shape: &PoolShape, pooling: P, x: &[f32
         });
     };
     let places: usize = shape.window.kernel.iter().product();
-    if is_small(y.len() * places) {
+    if is_small(y.len() * places * PLACE_WORK) {
         x.chunks_exact(plane)
             .zip(y.chunks_exact_mut(pooled))
             .for_each(pool);

@@ -77,6 +77,11 @@ impl Pattern {
         }
     }
 
+    /// The instruction set that it was made for.
+    pub(crate) fn set(&self) -> InstructionSet {
+        self.set
+    }
+
     /// The products of the outputs.
     pub(super) fn forward(&self) -> &Products {
         self.forward

@@ -112,6 +112,7 @@ impl Model {
         if prepared.version != self.weights_version {
             *prepared = Prepared::of(net, self.weights_version);
         }
+        single::stay_awake();
         values.now.clear();
         values.now.extend(images.data().iter().step_by(LANES));
         let input = net.spec.input.dims();

@@ -1,22 +1,24 @@
 //! Dense layers of one image and few weights.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use super::super::lists::Lists;
+use super::outputs::Outputs;
+use super::windows::Windows;
 use super::{add_parts, begin, finish};
 use crate::dense::Activation;
+use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
-use crate::lanes::check;
+use crate::isa::Isa;
+use crate::lanes::{LANES, check};
 use crate::sparse::Pattern;
 
 /// Inputs of a part: 16 KB, which stay in the first-level cache while its weights pass.
-const PART: usize = 1 << 12;
+pub(super) const PART: usize = 1 << 12;
 
 /// Weights of a task, about.
 const TASK: usize = 1 << 14;
-
-/// Sums that are added up side by side, so that none waits for another.
-const SUMS: usize = 8;
 
 /// The weights of a dense layer, few of which are there, by output: each with the place of its input among
 /// those of a part.
@@ -24,7 +26,7 @@ const SUMS: usize = 8;
 /// A pattern keeps its values by input, as training wants them; an output that is summed in one go wants
 /// them together. So they are brought here once for many images.
 ///
-/// Memory: 10 bytes for each weight.
+/// Memory: 10 bytes for each weight, about.
 ///
 /// ```
 /// use taskweave_kernels::dense::Activation;
@@ -40,9 +42,29 @@ const SUMS: usize = 8;
 pub struct SparseDense {
     inputs: usize,
     outputs: usize,
-    /// Part by part of the inputs those of each output; a place is an input counted from the first of its
-    /// part.
-    lists: Lists<u16>,
+    set: InstructionSet,
+    layout: Layout,
+}
+
+/// How weights stand.
+#[derive(Clone, Debug)]
+enum Layout {
+    /// For sixteen outputs at a time.
+    Windows(Windows),
+    /// For each output.
+    Outputs(Outputs),
+}
+
+/// Whether a set picks what sixteen outputs want from registers.
+struct Picks;
+
+impl Kernel for Picks {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) -> bool {
+        I::PICKS_FROM_REGISTERS
+    }
 }
 
 impl SparseDense {
@@ -57,14 +79,17 @@ impl SparseDense {
             [1, 1],
             "the pattern is one of a convolution"
         );
-        let places = pattern.positions().iter().map(|&position| {
-            let (input, output) = (position as usize / outputs, position as usize % outputs);
-            (input / PART * outputs + output, (input % PART) as u16)
-        });
+        let set = pattern.set();
+        let (size, positions) = ([inputs, outputs], pattern.positions());
+        let layout = match set.run(Picks) {
+            true => Layout::Windows(Windows::new(size, positions)),
+            false => Layout::Outputs(Outputs::new(size, positions)),
+        };
         Self {
             inputs,
             outputs,
-            lists: Lists::new(inputs.div_ceil(PART) * outputs, places),
+            set,
+            layout,
         }
     }
 
@@ -73,7 +98,10 @@ impl SparseDense {
     /// # Panics
     /// If there is not a value for every weight.
     pub fn set_values(&mut self, values: &[f32]) {
-        self.lists.set_values(values);
+        match &mut self.layout {
+            Layout::Windows(windows) => windows.set_values(values),
+            Layout::Outputs(outputs) => outputs.set_values(values),
+        }
     }
 
     /// `y = activation(x · weights + bias)` of one row of inputs.
@@ -87,47 +115,39 @@ impl SparseDense {
             check("bias", bias.len(), self.outputs);
         }
         begin(bias, y);
-        let lists = self.lists.count();
-        if lists > 0 {
-            let tasks = (self.lists.values().len() / TASK).clamp(1, lists);
-            let lists_of_task = lists.div_ceil(tasks);
-            with_scratch(lists, |sums| {
+        // A unit is what sums are computed of together; there are as many in each part of the inputs.
+        let (weights, units, width) = match &self.layout {
+            Layout::Windows(windows) => (windows.len(), self.outputs.div_ceil(LANES), LANES),
+            Layout::Outputs(outputs) => (outputs.len(), self.outputs, 1),
+        };
+        let of_part = units * width;
+        let units = units * self.inputs.div_ceil(PART);
+        if units > 0 {
+            let tasks = (weights / TASK).clamp(1, units);
+            let units_of_task = units.div_ceil(tasks);
+            with_scratch(units * width, |sums| {
                 let task = |(task, sums): (usize, &mut [f32])| {
-                    for (list, sum) in (task * lists_of_task..).zip(sums) {
-                        *sum = self.sum(list, x);
-                    }
+                    let first = task * units_of_task;
+                    self.add(first..units.min(first + units_of_task), x, sums);
                 };
+                let of_task = units_of_task * width;
                 if tasks == 1 {
-                    sums.chunks_mut(lists_of_task).enumerate().for_each(task);
+                    sums.chunks_mut(of_task).enumerate().for_each(task);
                 } else {
-                    let chunks = sums.par_chunks_mut(lists_of_task).enumerate();
+                    let chunks = sums.par_chunks_mut(of_task).enumerate();
                     chunks.with_max_len(1).for_each(task);
                 }
-                add_parts(sums, y);
+                add_parts(sums, of_part, y);
             });
         }
         finish(activation, y);
     }
 
-    /// The sum of one part of one output.
-    fn sum(&self, list: usize, x: &[f32]) -> f32 {
-        let (sources, values) = self.lists.list(list);
-        let part = list / self.outputs * PART;
-        let x = &x[part..self.inputs.min(part + PART)];
-        let (groups, rest) = sources.as_chunks::<SUMS>();
-        let (group_values, rest_values) = values.as_chunks::<SUMS>();
-        let mut sums = [0.0; SUMS];
-        for (sources, values) in groups.iter().zip(group_values) {
-            for ((sum, &source), value) in sums.iter_mut().zip(sources).zip(values) {
-                // SAFETY: a source is the place of an input within its part, which `new` made sure of
-                // and nothing changes.
-                *sum += unsafe { x.get_unchecked(source as usize) } * value;
-            }
+    /// The sums of some units.
+    fn add(&self, units: Range<usize>, x: &[f32], sums: &mut [f32]) {
+        match &self.layout {
+            Layout::Windows(windows) => windows.add(self.set, units, x, sums),
+            Layout::Outputs(outputs) => outputs.add(units, x, sums),
         }
-        let mut sum: f32 = sums.iter().sum();
-        for (&source, value) in rest.iter().zip(rest_values) {
-            sum += x[source as usize] * value;
-        }
-        sum
     }
 }
