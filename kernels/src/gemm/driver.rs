@@ -29,8 +29,8 @@ pub(crate) const DEPTH: usize = 512;
 /// 24 tasks, which two to eight threads share evenly.
 const PACKED_ROWS: usize = 42;
 
-/// Vectors of such a task: 32 · 512 · 64 B = 1 MB, half of a second-level cache of 2 MB.
-const PASSING_VECTORS: usize = 32;
+/// Vectors of such a task, which pass once for its rows: the more there are, the less often rows are packed.
+const PASSING_VECTORS: usize = 64;
 
 /// Vectors of a task that packs vectors: 8 · 512 · 64 B = 256 KB.
 const PACKED_VECTORS: usize = 8;

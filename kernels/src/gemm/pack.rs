@@ -224,7 +224,10 @@ unsafe fn pack_square<I: Isa>(
         if source.depth_stride == 1 && steps == LANES {
             for (row, column) in columns.iter_mut().enumerate() {
                 if row < valid {
-                    *column = isa.load_ptr(from.add(row * source.across_stride));
+                    let from = from.add(row * source.across_stride);
+                    // Rows far apart are no streams that the hardware would follow by itself.
+                    isa.prefetch_to_l2(from.wrapping_add(2 * LANES));
+                    *column = isa.load_ptr(from);
                 }
             }
             let rows = isa.transpose(columns);

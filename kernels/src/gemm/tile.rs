@@ -169,10 +169,39 @@ pub(crate) unsafe fn micro_kernel<
     tile: &Tile<F>,
 ) {
     F::prepare(isa, tile, VECTORS);
+    // SAFETY: the caller vouches for every value and vector of every step, and for all that the finish
+    // names.
+    unsafe {
+        let sums = if A_ROW == 1 && VECTORS == 2 && isa.is_bound_by_loads() {
+            sum_steps::<I, F, ROWS, VECTORS, A_ROW, AHEAD, true>(isa, tile)
+        } else {
+            sum_steps::<I, F, ROWS, VECTORS, A_ROW, AHEAD, false>(isa, tile)
+        };
+        F::finish(isa, tile, sums);
+    }
+}
+
+/// The sums of a tile over all its steps. `ONCE` loads each value once for all vectors.
+///
+/// # Safety
+/// As [`micro_kernel`].
+#[inline(always)]
+unsafe fn sum_steps<
+    I: Isa,
+    F: Finish,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const A_ROW: usize,
+    const AHEAD: bool,
+    const ONCE: bool,
+>(
+    isa: I,
+    tile: &Tile<F>,
+) -> [[I::F32; VECTORS]; ROWS] {
     let mut sums = [[isa.zero(); VECTORS]; ROWS];
     let mut b = tile.b;
     for outer in 0..tile.outer {
-        let mut steps = Steps::<A_ROW, AHEAD> {
+        let mut steps = Steps::<A_ROW, AHEAD, ONCE> {
             a: tile.a.wrapping_add(outer * tile.a_outer),
             b,
             ahead: tile
@@ -198,8 +227,7 @@ pub(crate) unsafe fn micro_kernel<
         }
         b = steps.b;
     }
-    // SAFETY: the caller vouches for all that the finish names.
-    unsafe { F::finish(isa, tile, sums) };
+    sums
 }
 
 /// Sums of a tile that leaves enough of 32 registers to take two steps between counts.
@@ -211,13 +239,13 @@ const NEAR_ROWS: usize = 3;
 
 /// Where the operands of the next steps lie. Pointers may step past the end of an operand only after the
 /// last read.
-struct Steps<const A_ROW: usize, const AHEAD: bool> {
+struct Steps<const A_ROW: usize, const AHEAD: bool, const ONCE: bool> {
     a: *const f32,
     b: *const f32,
     ahead: *const f32,
 }
 
-impl<const A_ROW: usize, const AHEAD: bool> Steps<A_ROW, AHEAD> {
+impl<const A_ROW: usize, const AHEAD: bool, const ONCE: bool> Steps<A_ROW, AHEAD, ONCE> {
     /// Where the values of the next steps begin, an address for each vector: by one address for all, the
     /// compiler would load each value only once.
     #[inline(always)]
@@ -241,7 +269,7 @@ impl<const A_ROW: usize, const AHEAD: bool> Steps<A_ROW, AHEAD> {
     ///
     /// A core that two threads share takes up three instructions in a cycle for each, of which two should
     /// multiply. So where a set can, rows take their values from memory: all of them in a packed tile of
-    /// two vectors, every other one elsewhere, where more loads would take longer.
+    /// two vectors, every other one elsewhere, where more loads would take longer; none where loads bind.
     ///
     /// # Safety
     /// As [`micro_kernel`], for this step.
@@ -282,7 +310,7 @@ impl<const A_ROW: usize, const AHEAD: bool> Steps<A_ROW, AHEAD> {
             return;
         }
         for (r, row) in sums.iter_mut().enumerate() {
-            let is_loaded_once = r % 2 == 0 && (A_ROW != 1 || VECTORS > 2);
+            let is_loaded_once = ONCE || r % 2 == 0 && (A_ROW != 1 || VECTORS > 2);
             for (v, (sum, vector)) in row.iter_mut().zip(vectors).enumerate() {
                 let a = a[if is_loaded_once { 0 } else { v }];
                 // SAFETY: the caller vouches for `ROWS` values of every step.

@@ -5,6 +5,7 @@
 
 use std::arch::x86_64::*;
 use std::mem::transmute;
+use std::sync::OnceLock;
 
 use super::{Isa, avx2, bf16, sealed};
 use crate::gemm::tile::TileKernel;
@@ -25,6 +26,13 @@ impl<const BF16: bool> Avx512<BF16> {
     pub(crate) unsafe fn new_unchecked() -> Self {
         Self { _private: () }
     }
+}
+
+/// Whether AMD made the processor.
+fn is_amd() -> bool {
+    // The vendor's name stands in three registers, four letters in each.
+    let CpuidResult { ebx, edx, ecx, .. } = __cpuid(0);
+    [ebx, edx, ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
 }
 
 /// Places of two halves of sixteen words, a word of each in turns.
@@ -54,6 +62,14 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     const NAME: &'static str = "avx512";
 
     const MULTIPLIES_FROM_MEMORY: bool = true;
+
+    // AMD's cores take up eight instructions in a cycle, which no other thread of theirs can halve, but load
+    // two vectors, as many as they multiply.
+    #[inline(always)]
+    fn is_bound_by_loads(self) -> bool {
+        static IS_AMD: OnceLock<bool> = OnceLock::new();
+        *IS_AMD.get_or_init(is_amd)
+    }
 
     const PICKS_FROM_REGISTERS: bool = true;
 
