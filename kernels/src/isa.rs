@@ -20,6 +20,7 @@ pub mod avx2;
 pub mod avx512;
 pub mod bf16;
 pub mod portable;
+pub(crate) mod processor;
 
 /// Floats of a table that [`Isa::pick_ptr`] picks from.
 pub const TABLE: usize = 64;

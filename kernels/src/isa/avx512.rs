@@ -5,9 +5,8 @@
 
 use std::arch::x86_64::*;
 use std::mem::transmute;
-use std::sync::OnceLock;
 
-use super::{Isa, avx2, bf16, sealed};
+use super::{Isa, avx2, bf16, processor, sealed};
 use crate::gemm::tile::TileKernel;
 use crate::lanes::LANES;
 
@@ -26,13 +25,6 @@ impl<const BF16: bool> Avx512<BF16> {
     pub(crate) unsafe fn new_unchecked() -> Self {
         Self { _private: () }
     }
-}
-
-/// Whether AMD made the processor.
-fn is_amd() -> bool {
-    // The vendor's name stands in three registers, four letters in each.
-    let CpuidResult { ebx, edx, ecx, .. } = __cpuid(0);
-    [ebx, edx, ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
 }
 
 /// Places of two halves of sixteen words, a word of each in turns.
@@ -67,8 +59,7 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     // two vectors, as many as they multiply.
     #[inline(always)]
     fn is_bound_by_loads(self) -> bool {
-        static IS_AMD: OnceLock<bool> = OnceLock::new();
-        *IS_AMD.get_or_init(is_amd)
+        processor::is_amd()
     }
 
     const PICKS_FROM_REGISTERS: bool = true;

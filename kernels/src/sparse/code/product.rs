@@ -10,14 +10,17 @@ use super::endings::Ending;
 use super::program::{Frame, MOST_RESULTS, MOST_ROWS, NEAR, Program};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
-use crate::isa::Isa;
+use crate::isa::{Isa, processor};
 use crate::lanes::LANES;
 use crate::shared::Shared;
 use crate::sparse::correlate::{Correlation, LEAST_TASKS, Parts};
 use crate::sparse::sheets::{Sheets, TilePlace};
 
-/// Bytes of code that a task goes through for each pixel, at most: what a second-level cache holds beside all else.
-const MOST_CODE: usize = 512 << 10;
+/// Bytes of code that a task goes through for each pixel, at most: a quarter of the second-level cache, which holds
+/// them beside all else.
+fn most_code() -> usize {
+    processor::second_level_cache() / 4
+}
 
 /// Floats of packed rows, at most: 512 KB.
 const MOST_PACKED: usize = 128 << 10;
@@ -56,8 +59,13 @@ impl Product<'_> {
         };
         // Where there are few pixels, results are shared out besides.
         let pixels = sheets.count * rows * columns;
+        // What comes from memory is better read once than its code.
+        let most_code = match self.has_far_features() {
+            true => usize::MAX,
+            false => most_code(),
+        };
         let pieces = (program.code_len / parts.count)
-            .div_ceil(MOST_CODE)
+            .div_ceil(most_code)
             .max(LEAST_TASKS.div_ceil(parts.count * pixels));
         let groups = program.groups().div_ceil(pieces.clamp(1, program.groups()));
         let pieces = program.groups().div_ceil(groups);
@@ -136,7 +144,7 @@ impl Product<'_> {
             0 => 0,
             start => start - 1 + height,
         };
-        let pieces = self.program.code_len.div_ceil(MOST_CODE);
+        let pieces = self.program.code_len.div_ceil(most_code());
         let groups = self.program.groups();
         let mut rows = Rows::new(self.sheet(0), scratch, packed_rows);
         set.run(SomeRows {
@@ -145,6 +153,10 @@ impl Product<'_> {
             groups: groups.div_ceil(pieces.clamp(1, groups)),
             target: target.start(),
         });
+    }
+
+    fn has_far_features(&self) -> bool {
+        self.correlation.sheets.has_features && self.correlation.source.len() >= FAR
     }
 
     /// Columns of a band whose packed rows the second-level cache holds.
@@ -433,7 +445,8 @@ impl Task<'_> {
     }
 
     /// Asks for what comes after a pixel of the tile, a share at each group, for it comes from memory while
-    /// the code runs: the same chunk of the next pixel's features, or a pixel of the row to be packed next.
+    /// the code runs: the same chunk of the features of the next pixel to
+    /// take its turn, or a pixel of the row to be packed next.
     #[inline(always)]
     fn prefetch<I: Isa>(&self, isa: I, [row, column]: [usize; 2], chunk: usize, group: usize) {
         let Product {
@@ -443,12 +456,13 @@ impl Task<'_> {
         } = *self.product;
         let sheets = &correlation.sheets;
         let (channels, pixel) = match sheets.has_features {
-            true if correlation.source.len() < FAR => return,
+            true if !self.product.has_far_features() => return,
             true => {
                 let first = chunk * program.chunk;
-                let (chunk, column) = match column + 1 < self.tile.len[1] {
-                    true => (first, column + 1),
-                    false => (first + program.chunk, 0),
+                let next = column + PIXELS;
+                let (chunk, column) = match next < self.tile.len[1] {
+                    true => (first, next),
+                    false => (first + program.chunk, column % PIXELS),
                 };
                 let end = program.sources.min(chunk + program.chunk);
                 (chunk..end, [row, self.tile.first[1] + column])

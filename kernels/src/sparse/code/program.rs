@@ -25,6 +25,10 @@ pub(super) const MOST_RESULTS: usize = 28;
 /// first-level cache to the values and sums.
 const REACHED: usize = 256;
 
+/// Vectors that are one chunk where loads bind: sums that wait in memory for the next chunk would cost more loads
+/// than vectors that come from the second-level cache.
+const ONE_CHUNK: usize = 1024;
+
 /// The same of a window, of whose columns neighbouring pixels share all but one: 36 KB.
 const REACHED_BY_WINDOW: usize = 576;
 
@@ -136,7 +140,7 @@ impl Program {
             return Err(entries);
         }
         let group = results.div_ceil(results.div_ceil(MOST_RESULTS));
-        let chunk = Self::chunk(outline);
+        let chunk = Self::chunk(set, outline);
         let (groups, chunks) = (results.div_ceil(group), chunks_of(sources, chunk));
         let cell = |entry: &Entry| {
             let (source, result) = (entry.source as usize, entry.result as usize);
@@ -184,10 +188,12 @@ impl Program {
     }
 
     /// Source channels of a chunk, of several a multiple of those in a chunk of lists.
-    pub(in crate::sparse) fn chunk(outline: &Outline) -> usize {
+    pub(in crate::sparse) fn chunk(set: InstructionSet, outline: &Outline) -> usize {
         let [height, width] = outline.reach.kernel();
         let reached = if width > 1 {
             REACHED_BY_WINDOW
+        } else if set.is_bound_by_loads() && outline.sources * height <= ONE_CHUNK {
+            ONE_CHUNK
         } else {
             REACHED
         };
