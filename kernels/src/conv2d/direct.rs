@@ -320,10 +320,31 @@ unsafe fn tile_of<I: Isa, const ROWS: usize, const VECTORS: usize>(
         source = source.wrapping_add(tile.channel_stride);
         weights = weights.wrapping_add(tile.weight_stride);
     }
-    for (r, row) in sums.iter().enumerate() {
-        if r >= place.channels {
-            break;
+    // SAFETY: the caller vouches for the results.
+    unsafe {
+        if place.channels == ROWS {
+            write_rows(isa, &sums, ROWS, place);
+        } else {
+            // A copy: the sums themselves must not be indexed by what is known only at run time, or they
+            // would lie in memory all along.
+            let sums = sums;
+            write_rows(isa, &sums, place.channels, place);
         }
+    }
+}
+
+/// Finishes and writes the first rows of a tile.
+///
+/// # Safety
+/// As [`tile_of`], for these rows.
+#[inline(always)]
+unsafe fn write_rows<I: Isa, const ROWS: usize, const VECTORS: usize>(
+    isa: I,
+    sums: &[[I::F32; VECTORS]; ROWS],
+    rows: usize,
+    place: &Place<'_>,
+) {
+    for (r, row) in sums.iter().enumerate().take(rows) {
         let bias = isa.splat(place.bias.get(r).copied().unwrap_or(0.0));
         for (v, &sum) in row.iter().enumerate() {
             let mut value = isa.add(sum, bias);

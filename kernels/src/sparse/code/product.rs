@@ -32,6 +32,9 @@ const FAR: usize = 2 << 20;
 /// as many as have what they reach in the first-level cache together.
 const PIXELS: usize = 2;
 
+/// Channels whose pixels are packed side by side.
+const PACKED_CHANNELS: usize = 8;
+
 /// What results without a bias add.
 static NO_BIAS: [f32; MOST_RESULTS] = [0.0; MOST_RESULTS];
 
@@ -432,14 +435,25 @@ impl Task<'_> {
             return;
         }
         let column = self.tile.first[1] + first - before[1];
-        for channel in 0..sources {
-            let from = sheets.place(self.tile.sheet, channel, [row, column]);
-            let (from, _) = correlation.source[from..].as_chunks::<LANES>();
-            let targets = vectors[first * sources + channel..]
-                .iter_mut()
-                .step_by(sources);
-            for (pixel, target) in from[..end - first].iter().zip(targets) {
-                isa.store(target, isa.load(pixel));
+        // Some channels at a time, pixel by pixel: what is written lies together, and what is read in few lines of
+        // pixels.
+        for start in (0..sources).step_by(PACKED_CHANNELS) {
+            let count = PACKED_CHANNELS.min(sources - start);
+            let from = |channel: usize| {
+                let from = sheets.place(self.tile.sheet, start + channel, [row, column]);
+                &correlation.source[from..][..(end - first) * LANES]
+            };
+            let mut lines = [from(0); PACKED_CHANNELS];
+            for (channel, line) in lines.iter_mut().enumerate().take(count) {
+                *line = from(channel);
+            }
+            for pixel in 0..end - first {
+                let targets = &mut vectors[(first + pixel) * sources + start..][..count];
+                for (line, target) in lines.iter().zip(targets) {
+                    // SAFETY: a line holds `end - first` pixels.
+                    let from = unsafe { isa.load_ptr(line.as_ptr().add(pixel * LANES)) };
+                    isa.store(target, from);
+                }
             }
         }
     }
