@@ -33,7 +33,7 @@ const FAR: usize = 2 << 20;
 const PIXELS: usize = 2;
 
 /// Channels whose pixels are packed side by side.
-const PACKED_CHANNELS: usize = 8;
+const PACKED_CHANNELS: usize = 16;
 
 /// What results without a bias add.
 static NO_BIAS: [f32; MOST_RESULTS] = [0.0; MOST_RESULTS];
