@@ -6,7 +6,8 @@
 //!
 //! - **Dense layers** add up rows of weights, one for each input, and skip the rows whose input is zero, as
 //!   behind a relu many are: what is not read need not come from memory. So a weight that is infinite or
-//!   NaN has no effect behind a zero. Where few weights are there, each output adds up its own
+//!   NaN has no effect behind a zero. Where few weights are there, sixteen outputs at a time pick what
+//!   they are multiplied with from inputs in registers, or each output adds up its own
 //!   ([`SparseDense`]).
 //! - **Convolutions** see a padded plane as one long row. A tap is then the same distance from every place,
 //!   and a tile of the result runs on from one row to the next; what lies between two rows is computed and

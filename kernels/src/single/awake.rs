@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use rayon::Yield;
 
-/// How long threads look for work behind the last image.
+/// How long threads look for work behind the last one that they found.
 const LINGER: Duration = Duration::from_micros(200);
 
 /// Threads at most that stay awake beside the caller.
 const HELPERS: usize = 15;
 
-/// When an image was last begun, in nanoseconds from the first one.
+/// When an image was last begun or a part of one taken, in nanoseconds from the first image.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
 /// Whether threads are awake already.
@@ -24,9 +24,9 @@ fn now() -> u64 {
     FIRST.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// Has the other threads of the caller's pool look for work for the next fifth of a millisecond, instead of
-/// falling asleep between two layers. To wake a thread can take longer than a layer of one image. Call it
-/// for each image.
+/// Has the other threads of the caller's pool look for work until they find none for a fifth of a millisecond,
+/// instead of falling asleep between two layers. To wake a thread can take longer than a layer of one
+/// image. Call it for each image; outside of a pool it does nothing.
 pub fn stay_awake() {
     let Some(caller) = rayon::current_thread_index() else {
         return;
@@ -46,7 +46,9 @@ pub fn stay_awake() {
 fn linger() {
     let linger = LINGER.as_nanos() as u64;
     while now() < LAST.load(Ordering::Relaxed) + linger {
-        if !matches!(rayon::yield_now(), Some(Yield::Executed)) {
+        if matches!(rayon::yield_now(), Some(Yield::Executed)) {
+            LAST.fetch_max(now(), Ordering::Relaxed);
+        } else {
             spin_loop();
         }
     }

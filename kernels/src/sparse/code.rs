@@ -10,6 +10,7 @@
 mod assembler;
 mod endings;
 mod memory;
+mod packing;
 mod pooled;
 mod product;
 mod program;

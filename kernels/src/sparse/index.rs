@@ -2,6 +2,7 @@
 //! first-level cache holds.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
@@ -36,9 +37,14 @@ pub(super) struct Index {
     pub(super) order: Order,
 }
 
-/// Another order of the values: the place of each among them.
+/// Another order of the values.
 #[derive(Clone, Debug)]
-pub(super) struct Order(Vec<u32>);
+pub(super) struct Order {
+    /// The place of each among the values.
+    places: Vec<u32>,
+    /// By value where it stands in this order; made when it is wanted first.
+    ranks: OnceLock<Vec<u32>>,
+}
 
 /// What of a product does not depend on which weights there are.
 #[derive(Clone, Copy, Debug)]
@@ -154,28 +160,44 @@ pub(super) struct Entry {
 impl Order {
     /// The order of weights, of which each value has one.
     pub(super) fn of<'a>(weights: impl ExactSizeIterator<Item = &'a Entry>) -> Self {
-        Self(weights.map(|weight| weight.value).collect())
+        Self {
+            places: weights.map(|weight| weight.value).collect(),
+            ranks: OnceLock::new(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.places.len()
     }
 
     /// The places of the values, a permutation.
     pub(super) fn places(&self) -> &[u32] {
-        &self.0
+        &self.places
+    }
+
+    fn ranks(&self) -> &[u32] {
+        self.ranks.get_or_init(|| {
+            let mut ranks = vec![0; self.places.len()];
+            for (rank, &place) in (0..).zip(&self.places) {
+                ranks[place as usize] = rank;
+            }
+            ranks
+        })
     }
 
     /// Calls `code` with the values in this order.
     pub(super) fn with_ordered(&self, values: &[f32], code: impl FnOnce(&[f32])) {
-        assert_eq!(values.len(), self.0.len());
+        assert_eq!(values.len(), self.len());
         with_scratch(values.len(), |ordered| {
-            // What follows one another here lies in a few neighbourhoods there, which stay in the
-            // first-level cache.
-            let moved = ordered.par_chunks_mut(MOVED).zip(self.0.par_chunks(MOVED));
-            moved.for_each(|(ordered, places)| {
-                for (target, &place) in ordered.iter_mut().zip(places) {
-                    *target = values[place as usize];
+            // Neighbours here go to a few places there, each of which the next ones follow: those lines stay in
+            // the first-level cache. The other way round, values would be gone through once for each.
+            let target = Shared::new(ordered.as_mut_ptr());
+            let moved = values.par_chunks(MOVED).zip(self.ranks().par_chunks(MOVED));
+            moved.for_each(|(values, ranks)| {
+                for (&value, &rank) in values.iter().zip(ranks) {
+                    // SAFETY: ranks are a permutation of the places of as many values, so that each is
+                    // written once.
+                    unsafe { *target.start().add(rank as usize) = value };
                 }
             });
             code(ordered);
@@ -185,11 +207,11 @@ impl Order {
     /// Calls `code` with a place for something of each value in this order, then brings
     /// that to the values.
     pub(super) fn with_unordered(&self, values: &mut [f32], code: impl FnOnce(&mut [f32])) {
-        assert_eq!(values.len(), self.0.len());
+        assert_eq!(values.len(), self.len());
         with_scratch(values.len(), |ordered| {
             code(ordered);
             let target = Shared::new(values.as_mut_ptr());
-            let moved = ordered.par_chunks(MOVED).zip(self.0.par_chunks(MOVED));
+            let moved = ordered.par_chunks(MOVED).zip(self.places.par_chunks(MOVED));
             moved.for_each(|(ordered, places)| {
                 for (&value, &place) in ordered.iter().zip(places) {
                     // SAFETY: the places are a permutation of those of as many values, so that each is

@@ -17,8 +17,8 @@ use crate::window::Window;
 /// the kernels meet them depend on the instruction set, and each call brings the values into its own.
 ///
 /// Memory: 4 bytes for each position, and for each of the three passes, once it was asked for, 8 by lists
-/// or some 14 by generated code (of the first two), besides 8 bytes for each pair of a channel and a chunk of
-/// the other side.
+/// or some 14 by generated code (of the first two) and 4 where values are brought into its order, besides 8
+/// bytes for each pair of a channel and a chunk of the other side.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     /// Of the whole kernel, `[kernel height, kernel width, inputs, outputs]`.
