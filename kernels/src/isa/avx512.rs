@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Isa, avx2, bf16, processor, sealed};
+use super::{Isa, TABLE, avx2, bf16, processor, sealed};
 use crate::gemm::tile::TileKernel;
 use crate::lanes::LANES;
 
@@ -55,14 +55,14 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
 
     const MULTIPLIES_FROM_MEMORY: bool = true;
 
+    const PICKS_FROM_REGISTERS: bool = true;
+
     // AMD's cores take up eight instructions in a cycle, which no other thread of theirs can halve, but load
     // two vectors, as many as they multiply.
     #[inline(always)]
     fn is_bound_by_loads(self) -> bool {
         processor::is_amd()
     }
-
-    const PICKS_FROM_REGISTERS: bool = true;
 
     const WINOGRAD_TILES: usize = 6;
 
@@ -148,14 +148,17 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     unsafe fn pick_ptr(self, table: *const f32, places: &[u8; LANES]) -> __m512 {
         // SAFETY: the token proves AVX-512; the caller vouches for the table.
         unsafe {
-            let quarter = |at: usize| _mm512_loadu_ps(table.add(at * LANES));
+            let mut quarters = [_mm512_setzero_ps(); TABLE / LANES];
+            for (at, quarter) in quarters.iter_mut().enumerate() {
+                *quarter = _mm512_loadu_ps(table.add(at * LANES));
+            }
             let bytes = _mm_loadu_si128(places.as_ptr().cast());
             // Each register pair answers the five low bits; the sixth says which pair, the highest none.
             let place = _mm512_cvtepu8_epi32(bytes);
             let is_none = _mm_movepi8_mask(bytes);
             let is_upper = _mm_movepi8_mask(_mm_slli_epi16::<2>(bytes));
-            let lower = _mm512_maskz_permutex2var_ps(!is_none, quarter(0), place, quarter(1));
-            let upper = _mm512_permutex2var_ps(quarter(2), place, quarter(3));
+            let lower = _mm512_maskz_permutex2var_ps(!is_none, quarters[0], place, quarters[1]);
+            let upper = _mm512_permutex2var_ps(quarters[2], place, quarters[3]);
             _mm512_mask_mov_ps(lower, is_upper, upper)
         }
     }

@@ -256,7 +256,9 @@ mod tests {
         ] {
             for one_in in [1, 7, 90, usize::MAX] {
                 let positions: Vec<u32> = (0..(inputs * outputs) as u32)
-                    .filter(|&at| (at.wrapping_mul(2_654_435_761) >> 7) as usize % one_in == 0)
+                    .filter(|&at| {
+                        ((at.wrapping_mul(2_654_435_761) >> 7) as usize).is_multiple_of(one_in)
+                    })
                     .collect();
                 let values = noise(1, positions.len());
                 let mut windows = Windows::new([inputs, outputs], &positions);
@@ -286,7 +288,7 @@ mod tests {
     #[test]
     fn few_weights_are_kept_aside_at_one_in_ten() {
         let positions: Vec<u32> = (0..1_000_000)
-            .filter(|&at: &u32| (at.wrapping_mul(2_654_435_761) >> 7) % 10 == 0)
+            .filter(|&at: &u32| (at.wrapping_mul(2_654_435_761) >> 7).is_multiple_of(10))
             .collect();
         let windows = Windows::new([1_000, 1_000], &positions);
         assert!(windows.aside.len() * 12 < positions.len());
