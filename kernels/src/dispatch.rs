@@ -147,12 +147,6 @@ impl InstructionSet {
         }
     }
 
-    /// Whether multiply-adds from memory wait for loads on this processor: see
-    /// [`Isa::is_bound_by_loads`].
-    pub(crate) fn is_bound_by_loads(self) -> bool {
-        self.run(IsBoundByLoads)
-    }
-
     /// Whether this set multiplies bf16 by tile registers: several times as fast as f32.
     pub fn has_tiles(self) -> bool {
         self.tiles().is_some()
@@ -192,17 +186,6 @@ impl InstructionSet {
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 | Set::Amx => unsafe { run_avx512(kernel) },
         }
-    }
-}
-
-struct IsBoundByLoads;
-
-impl Kernel for IsBoundByLoads {
-    type Output = bool;
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> bool {
-        isa.is_bound_by_loads()
     }
 }
 

@@ -51,16 +51,6 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// Whether a multiply-add can read a value from memory and broadcast it in one instruction.
     const MULTIPLIES_FROM_MEMORY: bool = false;
 
-    /// Whether [`pick_ptr`](Isa::pick_ptr) picks from registers, not from memory.
-    const PICKS_FROM_REGISTERS: bool = false;
-
-    /// Whether multiply-adds from memory wait for loads on this processor, rather than for its taking up
-    /// instructions.
-    #[inline(always)]
-    fn is_bound_by_loads(self) -> bool {
-        false
-    }
-
     /// Sixteen times `value`.
     fn splat(self, value: f32) -> Self::F32;
 

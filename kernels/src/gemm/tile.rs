@@ -4,7 +4,7 @@
 //! kernel walks along the summed dimension. At each step it reads `VECTORS` vectors of one operand,
 //! broadcasts `ROWS` values of the other, and multiplies each with each.
 
-use crate::isa::Isa;
+use crate::isa::{Isa, processor};
 use crate::lanes::LANES;
 
 /// A kernel over the register tile of an instruction set; see [`Isa::gemm_tile`].
@@ -172,7 +172,8 @@ pub(crate) unsafe fn micro_kernel<
     // SAFETY: the caller vouches for every value and vector of every step, and for all that the finish
     // names.
     unsafe {
-        let sums = if A_ROW == 1 && VECTORS == 2 && isa.is_bound_by_loads() {
+        let reads_memory = I::MULTIPLIES_FROM_MEMORY && A_ROW == 1 && VECTORS == 2;
+        let sums = if reads_memory && processor::is_bound_by_loads() {
             sum_steps::<I, F, ROWS, VECTORS, A_ROW, AHEAD, true>(isa, tile)
         } else {
             sum_steps::<I, F, ROWS, VECTORS, A_ROW, AHEAD, false>(isa, tile)

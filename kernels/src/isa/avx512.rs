@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Isa, TABLE, avx2, bf16, processor, sealed};
+use super::{Isa, TABLE, avx2, bf16, sealed};
 use crate::gemm::tile::TileKernel;
 use crate::lanes::LANES;
 
@@ -54,15 +54,6 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     const NAME: &'static str = "avx512";
 
     const MULTIPLIES_FROM_MEMORY: bool = true;
-
-    const PICKS_FROM_REGISTERS: bool = true;
-
-    // AMD's cores take up eight instructions in a cycle, which no other thread of theirs can halve, but load
-    // two vectors, as many as they multiply.
-    #[inline(always)]
-    fn is_bound_by_loads(self) -> bool {
-        processor::is_amd()
-    }
 
     const WINOGRAD_TILES: usize = 6;
 

@@ -3,9 +3,10 @@
 
 use std::sync::OnceLock;
 
-/// Whether AMD made the processor.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn is_amd() -> bool {
+/// Whether multiply-adds from memory wait for loads, rather than for instructions being taken up. AMD's cores take
+/// up eight in a cycle, which no other thread of theirs can halve, but load two vectors, as many as they
+/// multiply.
+pub(crate) fn is_bound_by_loads() -> bool {
     static IS_AMD: OnceLock<bool> = OnceLock::new();
     *IS_AMD.get_or_init(x86::is_amd)
 }
@@ -36,6 +37,10 @@ mod x86 {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod x86 {
+    pub(super) fn is_amd() -> bool {
+        false
+    }
+
     pub(super) fn second_level_kilobytes() -> Option<usize> {
         None
     }

@@ -69,7 +69,7 @@ impl Correlation<'_> {
         let reach = sheets.end(self.products.outline.results);
         assert!(reach <= result.len(), "{} floats of {reach}", result.len());
         self.check();
-        let parts = self.parts(set, reach);
+        let parts = self.parts(reach);
         let target = Shared::new(result.as_mut_ptr());
         if parts.count == 1 {
             let streamed = is_streamed(result.as_ptr(), result.len());
@@ -188,7 +188,7 @@ impl Correlation<'_> {
         argmax: &mut [u8],
     ) -> bool {
         let program = match &self.products.way {
-            Way::Code(program) if self.parts(set, 0).count == 1 && !output.is_empty() => program,
+            Way::Code(program) if self.parts(0).count == 1 && !output.is_empty() => program,
             _ => return false,
         };
         assert_eq!(
@@ -217,9 +217,9 @@ impl Correlation<'_> {
 
     /// Long sums are cut where pixels alone would be few tasks, for each of which all weights would
     /// come from memory anew.
-    fn parts(&self, set: InstructionSet, len: usize) -> Parts {
+    fn parts(&self, len: usize) -> Parts {
         let (outline, sheets) = (&self.products.outline, &self.result_sheets);
-        let unit = Program::chunk(set, outline);
+        let unit = Program::chunk(outline);
         let pixels = sheets.count * sheets.size[0] * sheets.size[1];
         let wanted = match outline.reach.is_line() {
             true => MANY_PIXELS.div_ceil(pixels).min(LEAST_TASKS),

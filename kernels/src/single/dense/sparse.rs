@@ -8,9 +8,8 @@ use super::outputs::Outputs;
 use super::windows::Windows;
 use super::{add_parts, begin, finish};
 use crate::dense::Activation;
-use crate::dispatch::{InstructionSet, Kernel};
+use crate::dispatch::InstructionSet;
 use crate::gemm::scratch::with_scratch;
-use crate::isa::Isa;
 use crate::lanes::{LANES, check};
 use crate::sparse::Pattern;
 
@@ -55,18 +54,6 @@ enum Layout {
     Outputs(Outputs),
 }
 
-/// Whether a set picks what sixteen outputs want from registers.
-struct Picks;
-
-impl Kernel for Picks {
-    type Output = bool;
-
-    #[inline(always)]
-    fn run<I: Isa>(self, _: I) -> bool {
-        I::PICKS_FROM_REGISTERS
-    }
-}
-
 impl SparseDense {
     /// The weights of a pattern, all of them zero.
     ///
@@ -81,7 +68,8 @@ impl SparseDense {
         );
         let set = pattern.set();
         let (size, positions) = ([inputs, outputs], pattern.positions());
-        let layout = match set.run(Picks) {
+        // Elsewhere no permutation of registers picks from a whole window.
+        let layout = match set.is_avx512() {
             true => Layout::Windows(Windows::new(size, positions)),
             false => Layout::Outputs(Outputs::new(size, positions)),
         };

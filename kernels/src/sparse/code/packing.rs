@@ -54,8 +54,8 @@ impl Task<'_> {
     }
 
     /// Asks for what comes after a pixel of the tile, a share at each group, for it comes from memory while
-    /// the code runs: the same chunk of the features of the next pixel to
-    /// take its turn, or a pixel of the row to be packed next.
+    /// the code runs: the same chunk of the features of the next pixel to take its turn, or a pixel of the
+    /// row to be packed next.
     #[inline(always)]
     pub(super) fn prefetch<I: Isa>(
         &self,

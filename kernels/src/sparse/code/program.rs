@@ -15,6 +15,7 @@ use super::assembler::{
 use super::endings::{Ending, Endings};
 use super::memory::Code;
 use crate::dispatch::InstructionSet;
+use crate::isa::processor;
 use crate::lanes::LANES;
 use crate::sparse::index::{Entry, Order, Outline};
 
@@ -25,12 +26,12 @@ pub(super) const MOST_RESULTS: usize = 28;
 /// first-level cache to the values and sums.
 const REACHED: usize = 256;
 
+/// The same of a window, of whose columns neighbouring pixels share all but one: 36 KB.
+const REACHED_BY_WINDOW: usize = 576;
+
 /// Vectors that are one chunk where loads bind: sums that wait in memory for the next chunk would cost more loads
 /// than vectors that come from the second-level cache.
 const ONE_CHUNK: usize = 1024;
-
-/// The same of a window, of whose columns neighbouring pixels share all but one: 36 KB.
-const REACHED_BY_WINDOW: usize = 576;
 
 /// Rows of a window that there are registers for.
 pub(super) const MOST_ROWS: usize = 5;
@@ -140,7 +141,7 @@ impl Program {
             return Err(entries);
         }
         let group = results.div_ceil(results.div_ceil(MOST_RESULTS));
-        let chunk = Self::chunk(set, outline);
+        let chunk = Self::chunk(outline);
         let (groups, chunks) = (results.div_ceil(group), chunks_of(sources, chunk));
         let cell = |entry: &Entry| {
             let (source, result) = (entry.source as usize, entry.result as usize);
@@ -188,11 +189,11 @@ impl Program {
     }
 
     /// Source channels of a chunk, of several a multiple of those in a chunk of lists.
-    pub(in crate::sparse) fn chunk(set: InstructionSet, outline: &Outline) -> usize {
+    pub(in crate::sparse) fn chunk(outline: &Outline) -> usize {
         let [height, width] = outline.reach.kernel();
         let reached = if width > 1 {
             REACHED_BY_WINDOW
-        } else if set.is_bound_by_loads() && outline.sources * height <= ONE_CHUNK {
+        } else if processor::is_bound_by_loads() && outline.sources * height <= ONE_CHUNK {
             ONE_CHUNK
         } else {
             REACHED
