@@ -183,7 +183,8 @@ fn contiguous(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], row_stri
             ..Stored::PLAIN
         },
     };
-    if m < n && rows_lie_well(&a) {
+    // Rows that are in one piece, to be taken as they are, are read where they lie.
+    if a.depth_stride == 1 && a.scale == 1.0 {
         let product = Product {
             a: Broadcast::Rows(a),
             ..product
@@ -192,7 +193,7 @@ fn contiguous(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], row_stri
         unsafe { multiply(set, &product, c) };
         return;
     }
-    // The smaller operand is packed once for all tasks, the other one within them.
+    // Otherwise the smaller operand is packed once for all tasks, the other one within them.
     let (source, width) = if m < n {
         (a, tile_rows)
     } else {
@@ -214,16 +215,6 @@ fn contiguous(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], row_stri
         // SAFETY: `gemm` made sure that the elements of `c` lie in different places.
         unsafe { multiply(set, &product, c) };
     });
-}
-
-/// Whether the micro-kernel may read the rows of a matrix where they lie: each in one piece, to be
-/// taken as it is, and not so far apart that a panel of rows falls on a few sets of the first-level
-/// cache, whose sets repeat every 4 KB.
-fn rows_lie_well(matrix: &Source<'_>) -> bool {
-    const SET_PERIOD: usize = 4096 / size_of::<f32>();
-    let offset = matrix.across_stride % SET_PERIOD;
-    let distance = offset.min(SET_PERIOD - offset);
-    matrix.depth_stride == 1 && matrix.scale == 1.0 && distance >= LANES
 }
 
 /// Holds a matrix of the given shape to its slice.

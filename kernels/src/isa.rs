@@ -316,6 +316,13 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// Calls `kernel` with the tile of the GEMM micro-kernel that suits this set's registers.
     fn gemm_tile<K: TileKernel>(self, kernel: K) -> K::Output;
 
+    /// The same for values that are read where they lie, in rows far apart: at most eight rows, as all of
+    /// them may fall on one set of the first-level cache.
+    #[inline(always)]
+    fn gemm_rows_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        self.gemm_tile(kernel)
+    }
+
     /// Calls `kernel` with the tile of a direct convolution that suits this set's registers: channels
     /// whose weights are broadcast, by neighbouring pixels.
     fn conv2d_tile<K: TileKernel>(self, kernel: K) -> K::Output;

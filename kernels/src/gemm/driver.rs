@@ -85,17 +85,24 @@ pub(crate) struct Product<'a, E = Stored<'a>> {
 
 /// Rows and vectors of the register tile of a set.
 pub(crate) fn tile_size(set: InstructionSet) -> (usize, usize) {
-    set.run(TileSize)
+    set.run(TileSize { in_rows: false })
 }
 
-struct TileSize;
+/// The tile of a set, or its tile for values that lie `in_rows`.
+struct TileSize {
+    in_rows: bool,
+}
 
 impl Kernel for TileSize {
     type Output = (usize, usize);
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> (usize, usize) {
-        isa.gemm_tile(self)
+        if self.in_rows {
+            isa.gemm_rows_tile(self)
+        } else {
+            isa.gemm_tile(self)
+        }
     }
 }
 
@@ -129,13 +136,14 @@ pub(crate) unsafe fn multiply<E: Epilogue>(
     if rows == 0 || vectors == 0 {
         return;
     }
-    let (tile_rows, tile_vectors) = tile_size(set);
+    let (tile_rows, tile_vectors) = product.tile_size(set);
     product.check(tile_rows, tile_vectors, c.len());
     let (task_rows, task_vectors) = match product.b {
         Vectors::Matrix(_) => {
             // All rows at once where the vectors alone are enough tasks.
-            let splits = LEAST_TASKS.div_ceil(vectors.div_ceil(PACKED_VECTORS));
-            (rows.div_ceil(splits).max(PACKED_ROWS), PACKED_VECTORS)
+            let task_vectors = PACKED_VECTORS / tile_vectors * tile_vectors;
+            let splits = LEAST_TASKS.div_ceil(vectors.div_ceil(task_vectors));
+            (rows.div_ceil(splits).max(PACKED_ROWS), task_vectors)
         }
         _ => (PACKED_ROWS, PASSING_VECTORS),
     };
@@ -186,7 +194,7 @@ pub(crate) unsafe fn multiply_here<E: Epilogue>(
     if rows == 0 || vectors == 0 {
         return;
     }
-    let (tile_rows, tile_vectors) = tile_size(set);
+    let (tile_rows, tile_vectors) = product.tile_size(set);
     product.check(tile_rows, tile_vectors, product.reach());
     let (panels, strips) = (rows.div_ceil(tile_rows), vectors.div_ceil(tile_vectors));
     let scratch_len = product.scratch_len(tile_rows, panels * tile_rows, strips * tile_vectors);
@@ -229,6 +237,12 @@ pub(crate) fn is_small(work: usize) -> bool {
 }
 
 impl<E: Epilogue> Product<'_, E> {
+    /// Rows and vectors of the register tile that computes this product.
+    fn tile_size(&self, set: InstructionSet) -> (usize, usize) {
+        let in_rows = matches!(self.a, Broadcast::Rows(_));
+        set.run(TileSize { in_rows })
+    }
+
     /// Floats of memory for a task of so many rows, in whole panels, and vectors, in whole strips.
     fn scratch_len(&self, tile_rows: usize, rows: usize, vectors: usize) -> usize {
         let a = match self.a {

@@ -1,6 +1,7 @@
 //! One task of a product: a rectangle of the result, block by block of the sum.
 
 use std::ops::Range;
+use std::ptr;
 
 use super::driver::{Broadcast, Product, Vectors, block_depth};
 use super::epilogue::Epilogue;
@@ -35,6 +36,8 @@ struct Operands {
     b_strip: usize,
     b_vector: usize,
     b_step: usize,
+    /// Where the vectors of the next block begin, if they are a matrix.
+    next_b: *const f32,
     outer: usize,
     inner: usize,
 }
@@ -44,7 +47,10 @@ impl<E: Epilogue> Kernel for Task<'_, E> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        isa.gemm_tile(self);
+        match self.product.a {
+            Broadcast::Rows(_) => isa.gemm_rows_tile(InRows(self)),
+            _ => isa.gemm_tile(self),
+        }
     }
 }
 
@@ -52,7 +58,33 @@ impl<E: Epilogue> TileKernel for Task<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(mut self, isa: I) {
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) {
+        match self.product.a {
+            Broadcast::Lanes(_) => self.run_tiles::<I, ROWS, VECTORS, LANES>(isa),
+            _ => self.run_tiles::<I, ROWS, VECTORS, 1>(isa),
+        }
+    }
+}
+
+/// A task whose values are read in rows.
+struct InRows<'a, E>(Task<'a, E>);
+
+impl<E: Epilogue> TileKernel for InRows<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) {
+        self.0.run_tiles::<I, ROWS, VECTORS, 0>(isa);
+    }
+}
+
+impl<E: Epilogue> Task<'_, E> {
+    /// Computes every tile, block by block of the sum; `A_ROW` as [`micro_kernel`] takes it.
+    #[inline(always)]
+    fn run_tiles<I: Isa, const ROWS: usize, const VECTORS: usize, const A_ROW: usize>(
+        mut self,
+        isa: I,
+    ) {
         let depth = self.steps.len();
         let block = block_depth(depth);
         // Without a single step there are still sums to write.
@@ -70,23 +102,11 @@ impl<E: Epilogue> TileKernel for Task<'_, E> {
                     (index % panels, index / panels)
                 };
                 let place = (self.panels.start + panel, self.strips.start + strip);
-                match self.product.a {
-                    Broadcast::Lanes(_) => {
-                        self.tile::<I, ROWS, VECTORS, LANES>(isa, &operands, place, &steps);
-                    }
-                    Broadcast::Rows(_) => {
-                        self.tile::<I, ROWS, VECTORS, 0>(isa, &operands, place, &steps);
-                    }
-                    Broadcast::Matrix(_) | Broadcast::Packed(_) => {
-                        self.tile::<I, ROWS, VECTORS, 1>(isa, &operands, place, &steps);
-                    }
-                }
+                self.tile::<I, ROWS, VECTORS, A_ROW>(isa, &operands, place, &steps);
             }
         }
     }
-}
 
-impl<E: Epilogue> Task<'_, E> {
     fn panel_stays(&self) -> bool {
         matches!(
             (self.product.a, self.product.b),
@@ -94,8 +114,8 @@ impl<E: Epilogue> Task<'_, E> {
         )
     }
 
-    /// What to ask for during one tile: the part of the next panel or strip that falls to this one,
-    /// where those come from memory or the third-level cache.
+    /// What to ask for during one tile: the part of the next panel or strip, or of what the next block
+    /// packs, that falls to this one, where those come from memory or the third-level cache.
     #[inline(always)]
     fn ahead<const ROWS: usize, const VECTORS: usize>(
         &self,
@@ -103,6 +123,7 @@ impl<E: Epilogue> Task<'_, E> {
         (panel, strip): (usize, usize),
     ) -> Ahead {
         let (panels, strips) = (self.panels.len(), self.strips.len());
+        let tiles_left = panels * strips - (panel * strips + strip);
         match (self.product.a, self.product.b) {
             (Broadcast::Lanes(_), Vectors::Matrix(_)) if panel + 1 < panels => Ahead {
                 start: operands
@@ -128,6 +149,16 @@ impl<E: Epilogue> Task<'_, E> {
                         .wrapping_add((strip + 1) * operands.b_strip + offset),
                     outer_stride: 0,
                     inner_stride: (VECTORS * LANES).div_ceil(panels),
+                }
+            }
+            (Broadcast::Rows(_), Vectors::Matrix(source))
+                if source.across_stride == 1 && tiles_left <= strips * VECTORS =>
+            {
+                // A column of lines for each of the last tiles.
+                Ahead {
+                    start: operands.next_b.wrapping_add((tiles_left - 1) * LANES),
+                    outer_stride: 0,
+                    inner_stride: source.depth_stride,
                 }
             }
             // What is read anyway.
@@ -206,14 +237,25 @@ impl<E: Epilogue> Task<'_, E> {
 
         let first_strip = self.strips.start;
         let strip = VECTORS * LANES;
-        let (b, b_strip, b_vector, b_step) = match b {
+        let (b, b_strip, b_vector, b_step, next_b) = match b {
             Vectors::Matrix(source) => {
                 let used = self.strips.len() * strip * count;
                 let steps = start..start + count;
                 let first = first_strip * strip;
                 // SAFETY: `multiply` held the source to the vectors and steps of the product.
-                unsafe { pack_block(isa, &source, first, steps, strip, &mut for_b[..used]) };
-                (for_b.as_ptr(), strip * count, LANES, strip)
+                unsafe {
+                    pack_block(
+                        isa,
+                        &source,
+                        first,
+                        steps.clone(),
+                        strip,
+                        &mut for_b[..used],
+                    )
+                };
+                let next = first * source.across_stride + steps.end * source.depth_stride;
+                let next = source.values.as_ptr().wrapping_add(next);
+                (for_b.as_ptr(), strip * count, LANES, strip, next)
             }
             Vectors::Packed(values) => {
                 let first = first_strip * strip * depth + start * strip;
@@ -222,13 +264,14 @@ impl<E: Epilogue> Task<'_, E> {
                     strip * depth,
                     LANES,
                     strip,
+                    ptr::null(),
                 )
             }
             Vectors::Lanes(values) => {
                 let vector = depth * LANES;
                 let first = first_strip * VECTORS * vector + start * LANES;
                 let first = values.as_ptr().wrapping_add(first);
-                (first, VECTORS * vector, vector, LANES)
+                (first, VECTORS * vector, vector, LANES, ptr::null())
             }
         };
         debug_assert!(first_strip * VECTORS < vectors);
@@ -243,6 +286,7 @@ impl<E: Epilogue> Task<'_, E> {
             b_strip,
             b_vector,
             b_step,
+            next_b,
             outer: count.checked_div(inner).unwrap_or(0),
             inner,
         }

@@ -213,7 +213,8 @@ unsafe fn sum_steps<
         // SAFETY: the caller vouches for every value and vector of every step.
         unsafe {
             let mut left = tile.inner;
-            if I::MULTIPLIES_FROM_MEMORY && ROWS * VECTORS <= ROOMY {
+            // Rows that lie apart take up the registers for addresses.
+            if I::MULTIPLIES_FROM_MEMORY && A_ROW != 0 && ROWS * VECTORS <= ROOMY {
                 for _ in 0..tile.inner / 2 {
                     let [first, second] = steps.next_values::<I, ROWS, VECTORS, 2>(isa);
                     steps.add(isa, tile, first, &mut sums);

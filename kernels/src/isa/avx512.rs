@@ -370,6 +370,11 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         kernel.run::<Self, 14, 2>(self)
     }
 
+    #[inline(always)]
+    fn gemm_rows_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        kernel.run::<Self, 8, 3>(self)
+    }
+
     // Most layers have a multiple of eight channels. 24 sums, three vectors, the broadcast.
     #[inline(always)]
     fn conv2d_tile<K: TileKernel>(self, kernel: K) -> K::Output {
