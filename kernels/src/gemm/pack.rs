@@ -215,9 +215,17 @@ unsafe fn pack_square<I: Isa>(
                 }
                 return;
             }
+            let end = (steps - 1) * width + written;
             for step in 0..steps {
-                let values = isa.load_first_ptr(from.add(step * source.depth_stride), valid);
-                isa.store_first_ptr(to.add(step * width), isa.mul(values, scale), written);
+                let from = from.wrapping_add(step * source.depth_stride);
+                isa.prefetch(from.wrapping_add(LANES * source.depth_stride));
+                let values = isa.mul(isa.load_first_ptr(from, valid), scale);
+                // What a whole vector writes too much, the next step overwrites.
+                if step * width + LANES <= end {
+                    isa.store_ptr(to.add(step * width), values);
+                } else {
+                    isa.store_first_ptr(to.add(step * width), values, written);
+                }
             }
             return;
         }

@@ -5,7 +5,7 @@ use std::ptr;
 
 use super::driver::{Broadcast, Product, Vectors, block_depth};
 use super::epilogue::Epilogue;
-use super::pack::pack_block;
+use super::pack::{Source, pack_block};
 use super::tile::{Ahead, Tile, TileKernel, micro_kernel};
 use crate::dispatch::Kernel;
 use crate::isa::Isa;
@@ -36,8 +36,8 @@ struct Operands {
     b_strip: usize,
     b_vector: usize,
     b_step: usize,
-    /// Where the vectors of the next block begin, if they are a matrix.
-    next_b: *const f32,
+    /// Where the matrix that the next block packs begins.
+    next: *const f32,
     outer: usize,
     inner: usize,
 }
@@ -151,12 +151,21 @@ impl<E: Epilogue> Task<'_, E> {
                     inner_stride: (VECTORS * LANES).div_ceil(panels),
                 }
             }
+            // Of what the next block packs, a column of lines for each of the last tiles.
+            (Broadcast::Matrix(source), Vectors::Lanes(_) | Vectors::Packed(_))
+                if source.across_stride == 1 =>
+            {
+                Ahead {
+                    start: operands.next.wrapping_add(panel * LANES),
+                    outer_stride: 0,
+                    inner_stride: source.depth_stride,
+                }
+            }
             (Broadcast::Rows(_), Vectors::Matrix(source))
                 if source.across_stride == 1 && tiles_left <= strips * VECTORS =>
             {
-                // A column of lines for each of the last tiles.
                 Ahead {
-                    start: operands.next_b.wrapping_add((tiles_left - 1) * LANES),
+                    start: operands.next.wrapping_add((tiles_left - 1) * LANES),
                     outer_stride: 0,
                     inner_stride: source.depth_stride,
                 }
@@ -195,9 +204,15 @@ impl<E: Epilogue> Task<'_, E> {
         };
         let (for_a, for_b) = self.scratch.split_at_mut(for_a);
 
+        let mut next = ptr::null();
+        let place = |source: &Source<'_>, first: usize| {
+            let offset = first * source.across_stride + (start + count) * source.depth_stride;
+            source.values.as_ptr().wrapping_add(offset)
+        };
         let first_row = self.panels.start * ROWS;
         let (a, a_panel, a_row, a_outer, a_last, group) = match a {
             Broadcast::Matrix(source) => {
+                next = place(&source, first_row);
                 // SAFETY: `multiply` held the source to `rows` rows of `depth` steps.
                 unsafe { pack_block(isa, &source, first_row, steps, ROWS, for_a) };
                 (for_a.as_ptr(), ROWS * count, 1, 0, None, count)
@@ -237,7 +252,7 @@ impl<E: Epilogue> Task<'_, E> {
 
         let first_strip = self.strips.start;
         let strip = VECTORS * LANES;
-        let (b, b_strip, b_vector, b_step, next_b) = match b {
+        let (b, b_strip, b_vector, b_step) = match b {
             Vectors::Matrix(source) => {
                 let used = self.strips.len() * strip * count;
                 let steps = start..start + count;
@@ -253,9 +268,8 @@ impl<E: Epilogue> Task<'_, E> {
                         &mut for_b[..used],
                     )
                 };
-                let next = first * source.across_stride + steps.end * source.depth_stride;
-                let next = source.values.as_ptr().wrapping_add(next);
-                (for_b.as_ptr(), strip * count, LANES, strip, next)
+                next = place(&source, first);
+                (for_b.as_ptr(), strip * count, LANES, strip)
             }
             Vectors::Packed(values) => {
                 let first = first_strip * strip * depth + start * strip;
@@ -264,14 +278,13 @@ impl<E: Epilogue> Task<'_, E> {
                     strip * depth,
                     LANES,
                     strip,
-                    ptr::null(),
                 )
             }
             Vectors::Lanes(values) => {
                 let vector = depth * LANES;
                 let first = first_strip * VECTORS * vector + start * LANES;
                 let first = values.as_ptr().wrapping_add(first);
-                (first, VECTORS * vector, vector, LANES, ptr::null())
+                (first, VECTORS * vector, vector, LANES)
             }
         };
         debug_assert!(first_strip * VECTORS < vectors);
@@ -286,7 +299,7 @@ impl<E: Epilogue> Task<'_, E> {
             b_strip,
             b_vector,
             b_step,
-            next_b,
+            next,
             outer: count.checked_div(inner).unwrap_or(0),
             inner,
         }
