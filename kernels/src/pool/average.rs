@@ -1,6 +1,6 @@
 //! The mean under a window, one plane at a time.
 
-use super::backward::{Share, gather};
+use super::backward::{AHEAD, Share, gather};
 use super::prefetch;
 use crate::isa::Isa;
 use crate::lanes::LANES;
@@ -48,6 +48,10 @@ impl Share for Even<'_> {
             .iter()
             .fold(sum, |sum, mean| isa.add(sum, isa.load(mean)))
     }
+
+    // They were written just now.
+    #[inline(always)]
+    fn prefetch<I: Isa>(self, _: I, _: usize) {}
 }
 
 /// The gradient by one plane of the input from that by its means. `shares` is room for as many
@@ -67,6 +71,7 @@ pub(super) fn spread_plane<I: Isa>(
         let height = rows.inside(at_y).len();
         for (at_x, (target, grad)) in targets.iter_mut().zip(grads).enumerate() {
             let count = (height * columns.inside(at_x).len()) as f32;
+            isa.prefetch(grad.as_ptr().wrapping_add(AHEAD * LANES));
             isa.store(target, isa.div(isa.load(grad), isa.splat(count)));
         }
     }

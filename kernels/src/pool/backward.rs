@@ -13,7 +13,13 @@ pub(super) trait Share: Copy {
     /// of their windows is number `place`, `place - 1` and so on.
     fn add<I: Isa, const C: usize>(self, isa: I, sum: I::F32, first: usize, place: usize)
     -> I::F32;
+
+    /// Asks for what follows output number `first` at some distance, which comes from memory.
+    fn prefetch<I: Isa>(self, isa: I, first: usize);
 }
+
+/// Outputs to ask for ahead, 4 KB of gradients: not every processor follows such streams by itself.
+pub(super) const AHEAD: usize = 64;
 
 /// The gradient of one plane of maxima, or of the planes of a block, `[channels][height][width]`.
 #[derive(Clone, Copy)]
@@ -61,6 +67,20 @@ impl<const RECTIFIED: bool> Share for Maxima<'_, RECTIFIED> {
             sum = isa.add_where(from_here, sum, grad);
         }
         sum
+    }
+
+    #[inline(always)]
+    fn prefetch<I: Isa>(self, isa: I, first: usize) {
+        let MaxGradient {
+            grad_output,
+            argmax,
+            ..
+        } = self.gradient;
+        isa.prefetch(grad_output.as_ptr().wrapping_add(first + AHEAD).cast());
+        isa.prefetch(argmax.as_ptr().wrapping_add(first + 2 * AHEAD).cast());
+        if RECTIFIED {
+            isa.prefetch(self.maxima.as_ptr().wrapping_add(first + AHEAD).cast());
+        }
     }
 }
 
@@ -207,6 +227,7 @@ impl<S: Share> GatherRow<S> {
         row.places(isa, 0..inner.start, targets);
         for (x, target) in inner.clone().zip(&mut targets[inner.clone()]) {
             let first = row.windows.start * output + x + before - (C - 1);
+            row.shares.prefetch(isa, first + (R - 1) * output);
             let mut sum = isa.zero();
             for r in 0..R {
                 let place = (row.bottom - r * row.row_stride) * C + C - 1;
