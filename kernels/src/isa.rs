@@ -308,9 +308,9 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
         bf16::dot(self, sums, a, b)
     }
 
-    /// Tiles that Winograd's convolutions transform and multiply together. With 64 channels the 36
+    /// Tiles that Winograd's convolutions transform and multiply together at most. With 64 channels the 36
     /// points of three are 442 KB, which a second-level cache of 512 KB holds; those of six are
-    /// 884 KB, for one of 1 MB.
+    /// 884 KB, for one of 2 MB.
     const WINOGRAD_TILES: usize = 3;
 
     /// Calls `kernel` with the tile of the GEMM micro-kernel that suits this set's registers.

@@ -172,7 +172,7 @@ pub(crate) unsafe fn micro_kernel<
     // SAFETY: the caller vouches for every value and vector of every step, and for all that the finish
     // names.
     unsafe {
-        let reads_memory = I::MULTIPLIES_FROM_MEMORY && A_ROW == 1 && VECTORS == 2;
+        let reads_memory = I::MULTIPLIES_FROM_MEMORY && A_ROW == 1;
         let sums = if reads_memory && processor::is_bound_by_loads() {
             sum_steps::<I, F, ROWS, VECTORS, A_ROW, AHEAD, true>(isa, tile)
         } else {
@@ -271,7 +271,8 @@ impl<const A_ROW: usize, const AHEAD: bool, const ONCE: bool> Steps<A_ROW, AHEAD
     ///
     /// A core that two threads share takes up three instructions in a cycle for each, of which two should
     /// multiply. So where a set can, rows take their values from memory: all of them in a packed tile of
-    /// two vectors, every other one elsewhere, where more loads would take longer; none where loads bind.
+    /// two vectors, every other one elsewhere, where more loads would take longer; none of a packed tile
+    /// where loads bind.
     ///
     /// # Safety
     /// As [`micro_kernel`], for this step.

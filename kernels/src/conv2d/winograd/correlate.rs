@@ -13,11 +13,20 @@ use crate::conv2d::taps::Direction;
 use crate::conv2d::{Conv2dShape, Epilogue};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::tile::{self, Store, Tile, TileKernel, micro_kernel};
-use crate::isa::Isa;
+use crate::isa::{Isa, processor};
 use crate::lanes::LANES;
 
 /// Tiles of a group at most, on any set: see [`Isa::WINOGRAD_TILES`].
 const GROUP: usize = 6;
+
+/// Tiles of a group at least, on any processor: for each group all weights are read.
+const LEAST_GROUP: usize = 3;
+
+/// Bytes that the transformed tiles of a group may take, if they are more than [`LEAST_GROUP`]: half of
+/// the second-level cache, which holds their products and what is asked for ahead besides.
+fn most_transformed() -> usize {
+    processor::second_level_cache() / 2
+}
 
 /// Channels of the result between two transforms, about: their products, 37 KB for each tile, are
 /// transformed back soon after they are written.
@@ -37,7 +46,7 @@ pub(crate) struct Plan<T> {
     result: Plane,
     /// Rows and columns of tiles.
     tiles: [usize; 2],
-    /// Tiles of a group.
+    /// Tiles of a group at most.
     group: usize,
     /// Panels of the result between two transforms.
     pass: usize,
@@ -46,7 +55,7 @@ pub(crate) struct Plan<T> {
     transform: PhantomData<T>,
 }
 
-/// Rows of the register tile of a set, and tiles of a group.
+/// Rows of the register tile of a set, and tiles of a group at most.
 struct Sizes;
 
 impl Kernel for Sizes {
@@ -63,7 +72,10 @@ impl TileKernel for Sizes {
 
     #[inline(always)]
     fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, _: I) -> (usize, usize) {
-        const { assert!(ROWS <= LANES && VECTORS <= 3 && I::WINOGRAD_TILES <= GROUP) };
+        const {
+            assert!(ROWS <= LANES && VECTORS <= 3);
+            assert!(LEAST_GROUP <= I::WINOGRAD_TILES && I::WINOGRAD_TILES <= GROUP);
+        };
         (ROWS, I::WINOGRAD_TILES)
     }
 }
@@ -87,7 +99,9 @@ impl<T: Transform> Plan<T> {
             ),
         };
         let [sources, results] = channels;
-        let (panel_rows, group) = set.run(Sizes);
+        let (panel_rows, most_group) = set.run(Sizes);
+        let tile_len = T::POINTS * T::POINTS * sources * LANES;
+        let held = most_transformed() / (tile_len * size_of::<f32>()).max(1);
         Self {
             direction,
             sources,
@@ -103,7 +117,7 @@ impl<T: Transform> Plan<T> {
                 before: [0; 2],
             },
             tiles: [result_rows, result_columns].map(|len| len.div_ceil(T::OUTPUTS)),
-            group,
+            group: held.clamp(LEAST_GROUP, most_group),
             pass: PASS.div_ceil(panel_rows),
             panel_rows,
             transform: PhantomData,
