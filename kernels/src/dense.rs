@@ -160,6 +160,7 @@ fn by_lanes<'a>(weights: Source<'a>, lanes: &'a [f32], images: usize) -> Product
         vector_stride: weights.across * LANES,
         last_lanes: LANES,
         epilogue: Stored::PLAIN,
+        ahead: None,
     }
 }
 
@@ -263,6 +264,7 @@ fn by_images<'a, E: Epilogue>(
         vector_stride: LANES,
         last_lanes: outputs - vectors.saturating_sub(1) * LANES,
         epilogue,
+        ahead: None,
     }
 }
 

@@ -182,6 +182,7 @@ fn contiguous(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], row_stri
             held: args.beta,
             ..Stored::PLAIN
         },
+        ahead: None,
     };
     // Rows that are in one piece, to be taken as they are, are read where they lie.
     if a.depth_stride == 1 && a.scale == 1.0 {

@@ -10,7 +10,7 @@ use std::slice;
 use super::{DenseShape, by_images, by_lanes, rows_of_outputs, transposed};
 use crate::chunks::{Split, for_each_chunk};
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::driver::{DEPTH, Product, Vectors, multiply_here, tile_size};
+use crate::gemm::driver::{DEPTH, LanesAhead, Product, Vectors, multiply_here, tile_size};
 use crate::gemm::epilogue::Updated;
 use crate::gemm::pack::{pack, packed_len};
 use crate::gemm::scratch::with_scratch;
@@ -167,7 +167,14 @@ impl Layer<'_> {
                 }
             }
             let epilogue = Updated::new(rule, &mut features.update);
-            let update = by_images(shape, x, Vectors::Packed(self.packed), epilogue);
+            let update = Product {
+                ahead: Some(LanesAhead {
+                    start: Shared::new(start.wrapping_add(block_len)),
+                    features: shape.inputs,
+                    block_stride: stride,
+                }),
+                ..by_images(shape, x, Vectors::Packed(self.packed), epilogue)
+            };
             // SAFETY: rows of the weights are `outputs` apart, their vectors sixteen, and the rows of
             // these features belong to this task.
             unsafe { multiply_here(self.set, &update, features.update.weights.as_mut_ptr()) };

@@ -81,6 +81,19 @@ pub(crate) struct Product<'a, E = Stored<'a>> {
     /// Lanes of the very last vector that belong to the result.
     pub(crate) last_lanes: usize,
     pub(crate) epilogue: E,
+    /// What the next product of this thread will read, asked for while lanes are multiplied with packed
+    /// vectors.
+    pub(crate) ahead: Option<LanesAhead>,
+}
+
+/// Some features of every block of activations in lanes.
+#[derive(Clone, Copy)]
+pub(crate) struct LanesAhead {
+    /// Those of the first block; need not be valid.
+    pub(crate) start: Shared,
+    pub(crate) features: usize,
+    /// Floats from one block to the next.
+    pub(crate) block_stride: usize,
 }
 
 /// Rows and vectors of the register tile of a set.

@@ -36,7 +36,7 @@ struct Operands {
     b_strip: usize,
     b_vector: usize,
     b_step: usize,
-    /// Where the matrix that the next block packs begins.
+    /// Where the matrix that the next block packs begins, or the rows behind those of this task.
     next: *const f32,
     outer: usize,
     inner: usize,
@@ -123,6 +123,11 @@ impl<E: Epilogue> Task<'_, E> {
         (panel, strip): (usize, usize),
     ) -> Ahead {
         let (panels, strips) = (self.panels.len(), self.strips.len());
+        // What is read anyway.
+        let nothing = Ahead {
+            start: operands.a,
+            ..Ahead::NONE
+        };
         let tiles_left = panels * strips - (panel * strips + strip);
         match (self.product.a, self.product.b) {
             (Broadcast::Lanes(_), Vectors::Matrix(_)) if panel + 1 < panels => Ahead {
@@ -170,11 +175,29 @@ impl<E: Epilogue> Task<'_, E> {
                     inner_stride: source.depth_stride,
                 }
             }
-            // What is read anyway.
-            _ => Ahead {
-                start: operands.a,
-                ..Ahead::NONE
+            // The rows that stand behind these, over the last tiles.
+            (Broadcast::Matrix(source), Vectors::Lanes(_))
+                if [source.depth_stride, source.across_stride] == [1, operands.inner] =>
+            {
+                Ahead {
+                    start: operands.next.wrapping_add(panel * ROWS * operands.inner),
+                    outer_stride: 0,
+                    inner_stride: ROWS,
+                }
+            }
+            (Broadcast::Lanes(_), Vectors::Packed(_)) => match self.product.ahead {
+                Some(next) => {
+                    let tile = panel * strips + strip;
+                    let first = tile * next.features / (panels * strips);
+                    Ahead {
+                        start: next.start.start().wrapping_add(first * LANES).cast_const(),
+                        outer_stride: next.block_stride,
+                        inner_stride: next.features.div_ceil(panels * strips),
+                    }
+                }
+                None => nothing,
             },
+            _ => nothing,
         }
     }
 
@@ -212,7 +235,13 @@ impl<E: Epilogue> Task<'_, E> {
         let first_row = self.panels.start * ROWS;
         let (a, a_panel, a_row, a_outer, a_last, group) = match a {
             Broadcast::Matrix(source) => {
-                next = place(&source, first_row);
+                next = match source.across_stride {
+                    1 => place(&source, first_row),
+                    stride => {
+                        let behind = (first_row + self.panels.len() * ROWS) * stride;
+                        source.values.as_ptr().wrapping_add(behind)
+                    }
+                };
                 // SAFETY: `multiply` held the source to `rows` rows of `depth` steps.
                 unsafe { pack_block(isa, &source, first_row, steps, ROWS, for_a) };
                 (for_a.as_ptr(), ROWS * count, 1, 0, None, count)
