@@ -145,6 +145,8 @@ pub(crate) unsafe fn pack_block<I: Isa>(
     if steps.is_empty() {
         return;
     }
+    // Else a whole vector that reaches into the next step would overwrite what stands there already.
+    debug_assert!(width < LANES || width.is_multiple_of(LANES));
     // Steps outside, panels inside: then a row of the source is read in one go.
     for start in steps.clone().step_by(LANES) {
         let count = LANES.min(steps.end - start);
