@@ -168,7 +168,6 @@ fn contiguous(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], row_stri
         ..Source::strided(args.a.values, [m, k], a_strides)
     };
     let b = Source::strided(args.b.values, [n, k], b_strides);
-    let (tile_rows, tile_vectors) = tile_size(set);
     let vectors = n.div_ceil(LANES);
     let product = Product {
         rows: m,
@@ -195,6 +194,7 @@ fn contiguous(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], row_stri
         unsafe { multiply(set, &product, c) };
         return;
     }
+    let (tile_rows, tile_vectors) = tile_size(set);
     // Otherwise the smaller operand is packed once for all tasks, the other one within them.
     let (source, width) = if m < n {
         (a, tile_rows)

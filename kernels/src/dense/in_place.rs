@@ -5,6 +5,7 @@
 //! gradient of their weights, which updates these. So input and weights come from memory once, and no
 //! gradient of either size ever exists.
 
+use std::ptr;
 use std::slice;
 
 use super::{DenseShape, by_images, by_lanes, rows_of_outputs, transposed};
@@ -144,12 +145,7 @@ impl Layer<'_> {
         with_scratch(lanes_len(shape.images, shape.inputs), |x| {
             for (copy, place) in x.chunks_exact_mut(block_len).zip(places.clone()) {
                 // SAFETY: these features of the block, which belong to this task.
-                let values = unsafe { slice::from_raw_parts(place, block_len) };
-                self.set.run(CopyAhead {
-                    values,
-                    next: place.wrapping_add(stride),
-                    copy,
-                });
+                unsafe { ptr::copy_nonoverlapping(place, copy.as_mut_ptr(), block_len) };
             }
             let weights = transposed(features.update.weights, shape);
             let grad_input = Product {
@@ -179,30 +175,6 @@ impl Layer<'_> {
             // these features belong to this task.
             unsafe { multiply_here(self.set, &update, features.update.weights.as_mut_ptr()) };
         });
-    }
-}
-
-/// Copies values and asks for as many more, which lie elsewhere in memory.
-struct CopyAhead<'a> {
-    values: &'a [f32],
-    next: *const f32,
-    copy: &'a mut [f32],
-}
-
-impl Kernel for CopyAhead<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let (copies, _) = self.copy.as_chunks_mut::<LANES>();
-        for (at, (copy, values)) in copies
-            .iter_mut()
-            .zip(self.values.as_chunks::<LANES>().0)
-            .enumerate()
-        {
-            isa.prefetch(self.next.wrapping_add(at * LANES));
-            isa.store(copy, isa.load(values));
-        }
     }
 }
 

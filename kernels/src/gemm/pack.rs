@@ -222,12 +222,13 @@ unsafe fn pack_square<I: Isa>(
                 let from = from.wrapping_add(step * source.depth_stride);
                 isa.prefetch(from.wrapping_add(LANES * source.depth_stride));
                 let values = isa.mul(isa.load_first_ptr(from, valid), scale);
-                // What a whole vector writes too much, the next step overwrites.
-                if step * width + LANES <= end {
-                    isa.store_ptr(to.add(step * width), values);
-                } else {
-                    isa.store_first_ptr(to.add(step * width), values, written);
-                }
+                store_step(
+                    isa,
+                    to.add(step * width),
+                    values,
+                    written,
+                    end - step * width,
+                );
             }
             return;
         }
@@ -244,12 +245,7 @@ unsafe fn pack_square<I: Isa>(
             let end = (LANES - 1) * width + written;
             for (step, &row) in rows.iter().enumerate() {
                 let row = isa.mul(row, scale);
-                // What a whole vector writes too much, the next step overwrites.
-                if step * width + LANES <= end {
-                    isa.store_ptr(to.add(step * width), row);
-                } else {
-                    isa.store_first_ptr(to.add(step * width), row, written);
-                }
+                store_step(isa, to.add(step * width), row, written, end - step * width);
             }
             return;
         }
@@ -272,6 +268,23 @@ unsafe fn pack_square<I: Isa>(
         while step < steps {
             isa.store_first_ptr(to.add(step * width), isa.mul(rows[step], scale), written);
             step += 1;
+        }
+    }
+}
+
+/// Writes the `written` floats of one step of a panel, of whose steps `left` floats are still to come.
+/// What a whole vector writes too much, the next step overwrites.
+///
+/// # Safety
+/// `to` is valid for writing `left` floats, at least `written`.
+#[inline(always)]
+unsafe fn store_step<I: Isa>(isa: I, to: *mut f32, values: I::F32, written: usize, left: usize) {
+    // SAFETY: the caller vouches for so many floats.
+    unsafe {
+        if left >= LANES {
+            isa.store_ptr(to, values);
+        } else {
+            isa.store_first_ptr(to, values, written);
         }
     }
 }

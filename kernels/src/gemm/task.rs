@@ -128,7 +128,8 @@ impl<E: Epilogue> Task<'_, E> {
             start: operands.a,
             ..Ahead::NONE
         };
-        let tiles_left = panels * strips - (panel * strips + strip);
+        let (tile, tiles) = (panel * strips + strip, panels * strips);
+        let tiles_left = tiles - tile;
         match (self.product.a, self.product.b) {
             (Broadcast::Lanes(_), Vectors::Matrix(_)) if panel + 1 < panels => Ahead {
                 start: operands
@@ -187,12 +188,11 @@ impl<E: Epilogue> Task<'_, E> {
             }
             (Broadcast::Lanes(_), Vectors::Packed(_)) => match self.product.ahead {
                 Some(next) => {
-                    let tile = panel * strips + strip;
-                    let first = tile * next.features / (panels * strips);
+                    let first = tile * next.features / tiles;
                     Ahead {
                         start: next.start.start().wrapping_add(first * LANES).cast_const(),
                         outer_stride: next.block_stride,
-                        inner_stride: next.features.div_ceil(panels * strips),
+                        inner_stride: next.features.div_ceil(tiles),
                     }
                 }
                 None => nothing,
@@ -287,16 +287,7 @@ impl<E: Epilogue> Task<'_, E> {
                 let steps = start..start + count;
                 let first = first_strip * strip;
                 // SAFETY: `multiply` held the source to the vectors and steps of the product.
-                unsafe {
-                    pack_block(
-                        isa,
-                        &source,
-                        first,
-                        steps.clone(),
-                        strip,
-                        &mut for_b[..used],
-                    )
-                };
+                unsafe { pack_block(isa, &source, first, steps, strip, &mut for_b[..used]) };
                 next = place(&source, first);
                 (for_b.as_ptr(), strip * count, LANES, strip)
             }
