@@ -188,6 +188,7 @@ fn contiguous(set: InstructionSet, args: &Gemm<'_, f32>, c: &mut [f32], row_stri
     if a.depth_stride == 1 && a.scale == 1.0 {
         let product = Product {
             a: Broadcast::Rows(a),
+            b: Vectors::matrix(set, b, m),
             ..product
         };
         // SAFETY: `gemm` made sure that the elements of `c` lie in different places.

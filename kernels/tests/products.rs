@@ -18,6 +18,8 @@ const LONG: [usize; 11] = [55, 56, 57, 127, 128, 129, 511, 512, 513, 1000, 1025]
 /// The sizes that each dimension takes on while the others stay small.
 fn shapes() -> Vec<[usize; 3]> {
     let mut shapes = vec![[130, 140, 530], [140, 130, 530], [33, 513, 129], [0, 0, 0]];
+    // Long sums of whole vectors, and rows a quarter of a page and a page apart.
+    shapes.extend([[9, 64, 1040], [20, 48, 2100], [9, 256, 600], [5, 1024, 70]]);
     for size in EDGES.into_iter().chain(LONG) {
         shapes.extend([[size, 17, 19], [18, size, 35], [21, 13, size]]);
     }
@@ -79,8 +81,17 @@ fn check_gemm(set: InstructionSet, case: &Case) {
         0 => 0,
         _ => (rows - 1) * strides[0] + (cols - 1) * strides[1] + 1,
     };
-    let a = noise(1, len(m, k, a_strides));
-    let b = noise(2, len(k, n, b_strides));
+    // What lies between the elements must not be read as one.
+    let matrix = |seed: u64, rows: usize, cols: usize, strides: [usize; 2]| {
+        let mut values = noise(seed, len(rows, cols, strides));
+        let place = |at: usize| at / cols * strides[0] + at % cols * strides[1];
+        let elements: BTreeSet<usize> = (0..rows * cols).map(place).collect();
+        let gaps = (0..values.len()).filter(|at| !elements.contains(at));
+        gaps.for_each(|at| values[at] = f32::NAN);
+        values
+    };
+    let a = matrix(1, m, k, a_strides);
+    let b = matrix(2, k, n, b_strides);
     let before = noise(3, len(m, n, c_strides));
 
     fn product<'a, T: naive::Float>(case: &Case, a: &'a [T], b: &'a [T]) -> Gemm<'a, T> {

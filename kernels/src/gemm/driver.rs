@@ -3,9 +3,9 @@
 //! The result is cut into a fixed grid of tasks, whatever the number of threads: each value is summed
 //! by one task in one order, so the result is the same bit for bit on any number of them. A task
 //! walks through the summed dimension in blocks of at most [`DEPTH`] steps. For each it packs
-//! its part of an operand that is not packed yet, which then stays in its core's second-level cache,
-//! and runs the micro-kernel over every panel of rows and every strip of vectors. The operand
-//! that many tasks share streams past.
+//! its part of an operand that is neither packed yet nor read where it lies, which then stays in its core's
+//! second-level cache, and runs the micro-kernel over every panel of rows and every strip of vectors. The
+//! operand that many tasks share streams past.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,13 +17,27 @@ use super::scratch::with_scratch;
 use super::task::Task;
 use super::tile::TileKernel;
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::isa::Isa;
+use crate::isa::{Isa, processor};
 use crate::lanes::LANES;
 use crate::shared::Shared;
 
 /// Steps of the sum in one block, a multiple of sixteen. A panel of 14 rows is then 28 KB, which a
 /// first-level cache of 48 KB holds; a strip of two vectors, 64 KB, comes from the second level.
 pub(crate) const DEPTH: usize = 512;
+
+/// The same of a product whose values are read in rows, with tiles of eight at most: 32 KB.
+const ROWS_DEPTH: usize = 1024;
+
+/// Rows that are a multiple of so many floats apart, 1 KB, fall on so few sets of a cache that it holds only
+/// [`DEPTH`] of them.
+const CROWDED_STRIDE: usize = 256;
+
+/// Those a multiple of so many apart, a small page, are packed.
+const PACKED_STRIDE: usize = 1024;
+
+/// Rows for which a tile a single vector wide, which reads one line for each step, is not worth a copy whose
+/// lines follow one another.
+const FEW_ROWS: usize = 512;
 
 /// Rows of a task that packs rows, whole panels of every tile: 42 · 512 · 4 B = 86 KB. A thousand are then
 /// 24 tasks, which two to eight threads share evenly.
@@ -32,8 +46,8 @@ const PACKED_ROWS: usize = 42;
 /// Vectors of such a task, which pass once for its rows: the more there are, the less often rows are packed.
 const PASSING_VECTORS: usize = 64;
 
-/// Vectors of a task that packs vectors: 8 · 512 · 64 B = 256 KB.
-const PACKED_VECTORS: usize = 8;
+/// Vectors of a task that keeps them while all rows pass, at most.
+const HELD_VECTORS: usize = 8;
 
 /// Tasks to aim at where a task would otherwise take all rows: enough for many cores, and for the
 /// last one not to keep the others waiting.
@@ -60,10 +74,25 @@ pub(crate) enum Broadcast<'a> {
 pub(crate) enum Vectors<'a> {
     /// A matrix that tasks pack.
     Matrix(Source<'a>),
+    /// A matrix with the values of each step in one piece, read where it lies.
+    Rows(Source<'a>),
     /// One packed over its whole depth, in strips as wide as the tile.
     Packed(&'a [f32]),
     /// Activations in lanes, a vector for each block of images, a step of the sum for each feature.
     Lanes(&'a [f32]),
+}
+
+impl<'a> Vectors<'a> {
+    /// A matrix to be multiplied by so many rows, read where it lies if no copy of it would be faster.
+    pub(crate) fn matrix(set: InstructionSet, source: Source<'a>, rows: usize) -> Self {
+        let is_in_rows = source.across_stride == 1 && source.scale == 1.0;
+        let is_spread = !source.depth_stride.is_multiple_of(PACKED_STRIDE);
+        let (_, tile_vectors) = rows_tile_size(set);
+        match is_in_rows && is_spread && (tile_vectors > 1 || rows <= FEW_ROWS) {
+            true => Self::Rows(source),
+            false => Self::Matrix(source),
+        }
+    }
 }
 
 /// A product: `rows` by `vectors` vectors, summed over `depth` steps.
@@ -99,6 +128,11 @@ pub(crate) struct LanesAhead {
 /// Rows and vectors of the register tile of a set.
 pub(crate) fn tile_size(set: InstructionSet) -> (usize, usize) {
     set.run(TileSize { in_rows: false })
+}
+
+/// The same of a product whose values are read in rows.
+fn rows_tile_size(set: InstructionSet) -> (usize, usize) {
+    set.run(TileSize { in_rows: true })
 }
 
 /// The tile of a set, or its tile for values that lie `in_rows`.
@@ -152,9 +186,9 @@ pub(crate) unsafe fn multiply<E: Epilogue>(
     let (tile_rows, tile_vectors) = product.tile_size(set);
     product.check(tile_rows, tile_vectors, c.len());
     let (task_rows, task_vectors) = match product.b {
-        Vectors::Matrix(_) => {
+        Vectors::Matrix(_) | Vectors::Rows(_) => {
             // All rows at once where the vectors alone are enough tasks.
-            let task_vectors = PACKED_VECTORS / tile_vectors * tile_vectors;
+            let task_vectors = product.held_vectors(tile_vectors);
             let splits = LEAST_TASKS.div_ceil(vectors.div_ceil(task_vectors));
             (rows.div_ceil(splits).max(PACKED_ROWS), task_vectors)
         }
@@ -167,7 +201,11 @@ pub(crate) unsafe fn multiply<E: Epilogue>(
     let across = panels.div_ceil(task_panels);
     let tasks = across * strips.div_ceil(task_strips);
     let packed_rows = task_panels.min(panels) * tile_rows;
-    let scratch_len = product.scratch_len(tile_rows, packed_rows, task_strips * tile_vectors);
+    let scratch_len = product.scratch_len(
+        (tile_rows, tile_vectors),
+        packed_rows,
+        task_strips * tile_vectors,
+    );
     let c = Shared::new(c.as_mut_ptr());
     let run = |task: usize| {
         let (panel, strip) = (task % across * task_panels, task / across * task_strips);
@@ -210,7 +248,11 @@ pub(crate) unsafe fn multiply_here<E: Epilogue>(
     let (tile_rows, tile_vectors) = product.tile_size(set);
     product.check(tile_rows, tile_vectors, product.reach());
     let (panels, strips) = (rows.div_ceil(tile_rows), vectors.div_ceil(tile_vectors));
-    let scratch_len = product.scratch_len(tile_rows, panels * tile_rows, strips * tile_vectors);
+    let scratch_len = product.scratch_len(
+        (tile_rows, tile_vectors),
+        panels * tile_rows,
+        strips * tile_vectors,
+    );
     with_scratch(scratch_len, |scratch| {
         set.run(Task {
             product,
@@ -238,12 +280,6 @@ pub(super) fn for_each_task(tasks: usize, work: usize, run: impl Fn(usize) + Sen
     });
 }
 
-/// Steps of the sum that a task takes at a time: equal blocks, each a multiple of sixteen.
-pub(super) fn block_depth(depth: usize) -> usize {
-    let blocks = depth.div_ceil(DEPTH).max(1);
-    depth.div_ceil(blocks).next_multiple_of(LANES)
-}
-
 /// Whether so many multiply-adds are not worth waking other threads.
 pub(crate) fn is_small(work: usize) -> bool {
     work < LEAST_PARALLEL_WORK
@@ -252,12 +288,37 @@ pub(crate) fn is_small(work: usize) -> bool {
 impl<E: Epilogue> Product<'_, E> {
     /// Rows and vectors of the register tile that computes this product.
     fn tile_size(&self, set: InstructionSet) -> (usize, usize) {
-        let in_rows = matches!(self.a, Broadcast::Rows(_));
-        set.run(TileSize { in_rows })
+        match self.a {
+            Broadcast::Rows(_) => rows_tile_size(set),
+            _ => tile_size(set),
+        }
+    }
+
+    /// Steps of so long a sum that a task takes at a time: equal blocks, each a multiple of sixteen.
+    pub(super) fn block_depth(&self, depth: usize) -> usize {
+        let most = match (self.a, self.b) {
+            (_, Vectors::Rows(rows)) if rows.depth_stride.is_multiple_of(CROWDED_STRIDE) => DEPTH,
+            (Broadcast::Rows(_), _) => ROWS_DEPTH,
+            _ => DEPTH,
+        };
+        let blocks = depth.div_ceil(most).max(1);
+        depth.div_ceil(blocks).next_multiple_of(LANES)
+    }
+
+    /// Vectors, in whole tiles, whose steps of a block stay in half of a core's second-level cache.
+    fn held_vectors(&self, tile_vectors: usize) -> usize {
+        let vector = self.block_depth(self.depth) * LANES * size_of::<f32>();
+        let held = (processor::second_level_cache() / 2 / vector.max(1)).min(HELD_VECTORS);
+        (held / tile_vectors).max(1) * tile_vectors
     }
 
     /// Floats of memory for a task of so many rows, in whole panels, and vectors, in whole strips.
-    fn scratch_len(&self, tile_rows: usize, rows: usize, vectors: usize) -> usize {
+    fn scratch_len(
+        &self,
+        (tile_rows, tile_vectors): (usize, usize),
+        rows: usize,
+        vectors: usize,
+    ) -> usize {
         let a = match self.a {
             Broadcast::Matrix(_) => rows,
             Broadcast::Packed(_) => 0,
@@ -265,9 +326,10 @@ impl<E: Epilogue> Product<'_, E> {
         };
         let b = match self.b {
             Vectors::Matrix(_) => vectors * LANES,
-            _ => 0,
+            Vectors::Rows(_) => tile_vectors * LANES,
+            Vectors::Packed(_) | Vectors::Lanes(_) => 0,
         };
-        (a + b) * block_depth(self.depth)
+        (a + b) * self.block_depth(self.depth)
     }
 
     /// Floats from the first element of the result to behind its last.
@@ -293,7 +355,7 @@ impl<E: Epilogue> Product<'_, E> {
             Broadcast::Lanes(values) => assert_eq!(values.len(), rows * depth),
         }
         match self.b {
-            Vectors::Matrix(source) => {
+            Vectors::Matrix(source) | Vectors::Rows(source) => {
                 source.check((vectors - 1) * LANES + self.last_lanes, depth);
             }
             Vectors::Packed(values) => {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::ptr;
 
-use super::driver::{Broadcast, Product, Vectors, block_depth};
+use super::driver::{Broadcast, Product, Vectors};
 use super::epilogue::Epilogue;
 use super::pack::{Source, pack_block};
 use super::tile::{Ahead, Tile, TileKernel, micro_kernel};
@@ -36,6 +36,8 @@ struct Operands {
     b_strip: usize,
     b_vector: usize,
     b_step: usize,
+    /// The last strip where it lies elsewhere: its start and `b_step`.
+    b_last: Option<(*const f32, usize)>,
     /// Where the matrix that the next block packs begins, or the rows behind those of this task.
     next: *const f32,
     outer: usize,
@@ -86,7 +88,7 @@ impl<E: Epilogue> Task<'_, E> {
         isa: I,
     ) {
         let depth = self.steps.len();
-        let block = block_depth(depth);
+        let block = self.product.block_depth(depth);
         // Without a single step there are still sums to write.
         for index in 0..depth.div_ceil(block.max(1)).max(1) {
             let start = self.steps.start + index * block;
@@ -110,7 +112,7 @@ impl<E: Epilogue> Task<'_, E> {
     fn panel_stays(&self) -> bool {
         matches!(
             (self.product.a, self.product.b),
-            (Broadcast::Lanes(_), _) | (Broadcast::Rows(_), Vectors::Matrix(_))
+            (Broadcast::Lanes(_), _) | (Broadcast::Rows(_), Vectors::Matrix(_) | Vectors::Rows(_))
         )
     }
 
@@ -167,7 +169,7 @@ impl<E: Epilogue> Task<'_, E> {
                     inner_stride: source.depth_stride,
                 }
             }
-            (Broadcast::Rows(_), Vectors::Matrix(source))
+            (Broadcast::Rows(_), Vectors::Matrix(source) | Vectors::Rows(source))
                 if source.across_stride == 1 && tiles_left <= strips * VECTORS =>
             {
                 Ahead {
@@ -281,6 +283,7 @@ impl<E: Epilogue> Task<'_, E> {
 
         let first_strip = self.strips.start;
         let strip = VECTORS * LANES;
+        let mut b_last = None;
         let (b, b_strip, b_vector, b_step) = match b {
             Vectors::Matrix(source) => {
                 let used = self.strips.len() * strip * count;
@@ -290,6 +293,23 @@ impl<E: Epilogue> Task<'_, E> {
                 unsafe { pack_block(isa, &source, first, steps, strip, &mut for_b[..used]) };
                 next = place(&source, first);
                 (for_b.as_ptr(), strip * count, LANES, strip)
+            }
+            Vectors::Rows(source) => {
+                let steps = start..start + count;
+                // A vector that ends within its row would reach beyond the matrix in the last one.
+                let partial = source.across / strip;
+                let is_partial = !source.across.is_multiple_of(LANES);
+                if is_partial && (first_strip..self.strips.end).contains(&partial) {
+                    let panel = &mut for_b[..strip * count];
+                    // SAFETY: as above.
+                    unsafe { pack_block(isa, &source, partial * strip, steps, strip, panel) };
+                    b_last = Some((panel.as_ptr(), strip));
+                }
+                let first = first_strip * strip;
+                next = place(&source, first);
+                let offset = start * source.depth_stride + first;
+                let values = source.values.as_ptr().wrapping_add(offset);
+                (values, strip, LANES, source.depth_stride)
             }
             Vectors::Packed(values) => {
                 let first = first_strip * strip * depth + start * strip;
@@ -319,6 +339,7 @@ impl<E: Epilogue> Task<'_, E> {
             b_strip,
             b_vector,
             b_step,
+            b_last,
             next,
             outer: count.checked_div(inner).unwrap_or(0),
             inner,
@@ -354,13 +375,21 @@ impl<E: Epilogue> Task<'_, E> {
                 operands.a_outer,
             ),
         };
+        let is_last = first_vector + tile_vectors == vectors;
+        let (b, b_step) = match operands.b_last {
+            Some(last) if is_last => last,
+            _ => (
+                operands.b.wrapping_add(local_strip * operands.b_strip),
+                operands.b_step,
+            ),
+        };
         let tile = Tile {
             a,
             a_row,
             a_outer,
-            b: operands.b.wrapping_add(local_strip * operands.b_strip),
+            b,
             b_vector: operands.b_vector,
-            b_step: operands.b_step,
+            b_step,
             outer: operands.outer,
             inner: operands.inner,
             ahead: self.ahead::<ROWS, VECTORS>(operands, (local_panel, local_strip)),
@@ -371,11 +400,7 @@ impl<E: Epilogue> Task<'_, E> {
             c_row: row_stride,
             c_vector: vector_stride,
             rows: ROWS.min(rows - first_row),
-            last_lanes: if first_vector + tile_vectors == vectors {
-                last_lanes
-            } else {
-                LANES
-            },
+            last_lanes: if is_last { last_lanes } else { LANES },
             finish: epilogue.finish(steps, &self.steps, first_row),
         };
         // SAFETY: `multiply` held operands in place, epilogue and result to the sizes, and packed
