@@ -204,7 +204,7 @@ impl Case {
         let mut y = vec![f32::NAN; lanes_len(CHECKED, pool.output_features())];
         let mut argmax = vec![0; y.len()];
         let layer = affine(&self.weights, &self.bias);
-        conv2d::forward_max_pool(set, shape, layer, POOL, &x, &mut y, &mut argmax);
+        conv2d::forward_max_pool(set, shape, layer, POOL, &x, &mut y, Some(&mut argmax));
         let rows = unpacked(set, CHECKED, &y, pool.output_features());
         hold(&rows, &naive::max_pool(&pool, &self.y).0);
         // Where two values all but tie, rounding decides which is the largest.
@@ -314,7 +314,15 @@ fn pooled_convolutions(criterion: &mut Criterion) {
             group.throughput(Throughput::Elements(products as u64));
             group.bench_function(BenchmarkId::new(set.name(), "forward"), |bencher| {
                 bencher.iter(|| {
-                    conv2d::forward_max_pool(set, &shape, layer, POOL, &x, &mut y, &mut argmax);
+                    conv2d::forward_max_pool(
+                        set,
+                        &shape,
+                        layer,
+                        POOL,
+                        &x,
+                        &mut y,
+                        Some(&mut argmax),
+                    );
                 });
             });
             let recorded = Recorded {

@@ -110,7 +110,7 @@ fn measure() {
                         pool,
                         &x,
                         &mut pooled,
-                        &mut argmax,
+                        Some(&mut argmax),
                     );
                 }),
             );

@@ -153,9 +153,9 @@ fn forward_by<T: Transform>(
 
 /// [`forward`], then the maximum of every window over its output, which itself is never stored.
 ///
-/// `pooled` is in lanes `[outputs, pooled height, pooled width]`; `argmax` has a byte for each of its
-/// floats: the place within the window, row by row, of the first of the largest values. NaN is larger
-/// than every number.
+/// `pooled` is in lanes `[outputs, pooled height, pooled width]`; `argmax`, which the gradient needs, has a
+/// byte for each of its floats: the place within the window, row by row, of the first of the largest
+/// values. NaN is larger than every number.
 ///
 /// # Panics
 /// If a slice has another length than the shapes demand, or the window has more than 256 places.
@@ -166,13 +166,15 @@ pub fn forward_max_pool(
     window: Window,
     x: &[f32],
     pooled: &mut [f32],
-    argmax: &mut [u8],
+    argmax: Option<&mut [u8]>,
 ) {
     let pooling = Pooling::new(shape, window);
     let output_len = pooling.output_len();
     check_forward(shape, &layer, x);
     check("pooled", pooled.len(), blocks(shape.images) * output_len);
-    check("argmax", argmax.len(), pooled.len());
+    if let Some(argmax) = &argmax {
+        check("argmax", argmax.len(), pooled.len());
+    }
     if pooled.is_empty() {
         return;
     }
@@ -208,14 +210,14 @@ struct PooledBlock<'a, T> {
     scratch: &'a mut [f32],
     /// And whether to write it past the caches.
     output: (&'a mut [f32], bool),
-    argmax: &'a mut [u8],
+    argmax: Option<&'a mut [u8]>,
 }
 
 impl<T: Transform> Kernel for PooledBlock<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(mut self, isa: I) {
         let band = self.correlation.band();
         let (ring_rows, row_len) = (self.pooling.ring_rows(band), self.pooling.row_len());
         for (y, bands) in self.pooling.rows(band) {
@@ -246,7 +248,8 @@ impl<T: Transform> Kernel for PooledBlock<'_, T> {
                 rows: ring_rows,
             };
             let output = (&mut *self.output.0, self.output.1);
-            self.pooling.pool_row(isa, ring, y, output, self.argmax);
+            let argmax = self.argmax.as_deref_mut();
+            self.pooling.pool_row(isa, ring, y, output, argmax);
         }
         if self.output.1 {
             isa.fence();

@@ -172,7 +172,10 @@ fn check_pooled(set: InstructionSet, shape: &Conv2dShape, pool: Window, relu: bo
     let features = shape.outputs * pooled_plane;
     let mut y = vec![f32::NAN; lanes_len(images, features)];
     let mut argmax = vec![0; y.len()];
-    conv2d::forward_max_pool(set, shape, layer, pool, &x, &mut y, &mut argmax);
+    conv2d::forward_max_pool(set, shape, layer, pool, &x, &mut y, None);
+    let alone = std::mem::replace(&mut y, vec![f32::NAN; lanes_len(images, features)]);
+    conv2d::forward_max_pool(set, shape, layer, pool, &x, &mut y, Some(&mut argmax));
+    assert_eq!(y, alone, "with the places");
     let mut before = vec![f32::NAN; lanes_len(images, shape.output_features())];
     conv2d::forward(set, shape, layer, &x, &mut before);
     let rows = unpacked(set, images, &before, shape.output_features());

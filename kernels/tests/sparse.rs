@@ -394,8 +394,19 @@ fn pooling_behind_a_convolution_changes_nothing_else() {
             taskweave_kernels::pool::max_forward(set, &pooling, &plain, &mut expected, places);
             let (mut y, mut argmax) = (vec![f32::NAN; pooled_len], vec![9; pooled_len]);
             let operands = (&pattern, &shape);
-            sparse::conv2d::forward_max_pool(set, operands, layer, pool, &x, &mut y, &mut argmax);
+            sparse::conv2d::forward_max_pool(
+                set,
+                operands,
+                layer,
+                pool,
+                &x,
+                &mut y,
+                Some(&mut argmax),
+            );
             assert_eq!((&y, &argmax), (&expected, &expected_places));
+            y.fill(f32::NAN);
+            sparse::conv2d::forward_max_pool(set, operands, layer, pool, &x, &mut y, None);
+            assert_eq!(y, expected, "without the places");
 
             let grad = packed(set, images, &noise(4, images * pooled_features), 0.0);
             let mut unpooled = vec![f32::NAN; plain.len()];

@@ -296,6 +296,7 @@ impl Run<'_> {
             inputs: &self.inputs,
             output: &mut self.output,
             saved: &mut self.saved,
+            is_evaluation: false,
         })
     }
 

@@ -145,6 +145,8 @@ pub struct Forward<'a> {
     pub output: &'a mut Tensor,
     /// Memory that the operation may resize and fill for its own backward pass.
     pub saved: &'a mut Buffer,
+    /// Whether no backward pass follows, so that nothing need be saved for it.
+    pub is_evaluation: bool,
 }
 
 /// The backward pass of one operation.

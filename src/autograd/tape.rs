@@ -84,6 +84,10 @@ pub struct Tape {
     rectified: Vec<bool>,
     /// The gradients that the operation at hand writes.
     grad_inputs: Vec<Option<Tensor>>,
+    /// Per node, how often the evaluation at hand will still read its value.
+    reads: Vec<usize>,
+    /// Whether the last pass was an evaluation.
+    is_evaluated: bool,
 }
 
 /// What an operation takes, without memory of its own for up to as many as a batch norm has.
@@ -102,6 +106,8 @@ impl Default for Tape {
             marks: Vec::new(),
             rectified: Vec::new(),
             grad_inputs: Vec::new(),
+            reads: Vec::new(),
+            is_evaluated: false,
         }
     }
 }
@@ -167,7 +173,7 @@ impl Tape {
     /// When the operation does not take these inputs, by shape or by value.
     pub fn apply(&mut self, op: impl Op + 'static, inputs: &[Var]) -> Result<Var, TensorError> {
         let var = self.record(op, inputs)?;
-        self.compute(var.0)?;
+        self.compute(var.0, false)?;
         Ok(var)
     }
 
@@ -213,13 +219,63 @@ impl Tape {
     /// # Errors
     /// When a leaf was changed to a shape or value that an operation does not take.
     pub fn forward(&mut self, targets: &[Var]) -> Result<(), TensorError> {
+        self.is_evaluated = false;
         self.mark_ancestors(targets);
         for index in 0..self.nodes.len() {
             if self.marks[index] {
-                self.compute(index)?;
+                self.compute(index, false)?;
             }
         }
         Ok(())
+    }
+
+    /// Computes the targets as [`forward`](Self::forward) does, but keeps nothing for a backward pass:
+    /// operations save nothing, and the memory of each computed value on the way goes on to the next ones
+    /// once it was read for the last time. Those values are empty until the next forward pass.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn evaluate(&mut self, targets: &[Var]) -> Result<(), TensorError> {
+        self.is_evaluated = true;
+        self.mark_ancestors(targets);
+        self.reads.clear();
+        self.reads.resize(self.nodes.len(), 0);
+        // Whoever wants the targets reads them last.
+        for target in targets {
+            self.reads[target.0] += 1;
+        }
+        for index in 0..self.nodes.len() {
+            if let (true, Source::Op { inputs, .. }) =
+                (self.marks[index], &self.nodes[index].source)
+            {
+                for input in inputs {
+                    self.reads[input.0] += 1;
+                }
+            }
+        }
+        for index in 0..self.nodes.len() {
+            if !self.marks[index] {
+                continue;
+            }
+            self.compute(index, true)?;
+            for at in 0..self.inputs(index).len() {
+                let input = self.inputs(index)[at].0;
+                self.reads[input] -= 1;
+                let is_computed = matches!(self.nodes[input].source, Source::Op { .. });
+                if self.reads[input] == 0 && is_computed {
+                    self.give_value(input);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the operation behind a value takes; nothing if there is none.
+    fn inputs(&self, index: usize) -> &[Var] {
+        match &self.nodes[index].source {
+            Source::Op { inputs, .. } => inputs,
+            Source::Leaf => &[],
+        }
     }
 
     /// Computes the gradients of the weighted sum of scalar losses, `[(loss, weight), ...]`, with
@@ -227,7 +283,7 @@ impl Tape {
     /// replaced. Uses the values of the last forward pass.
     ///
     /// # Errors
-    /// When a loss has more than one element.
+    /// When a loss has more than one element, or the last pass was an [evaluation](Self::evaluate).
     pub fn backward(&mut self, losses: &[(Var, f32)]) -> Result<(), TensorError> {
         self.walk_back(losses, None)
     }
@@ -238,7 +294,8 @@ impl Tape {
     /// those values are empty until the next [`forward`](Self::forward).
     ///
     /// # Errors
-    /// When a loss has more than one element; nothing has changed then.
+    /// When a loss has more than one element, or the last pass was an [evaluation](Self::evaluate);
+    /// nothing has changed then.
     pub fn learn(
         &mut self,
         losses: &[(Var, f32)],
@@ -336,7 +393,7 @@ impl Tape {
         }
     }
 
-    fn compute(&mut self, index: usize) -> Result<(), TensorError> {
+    fn compute(&mut self, index: usize, is_evaluation: bool) -> Result<(), TensorError> {
         let Source::Op { op, inputs } = &self.nodes[index].source else {
             return Ok(());
         };
@@ -358,6 +415,7 @@ impl Tape {
             inputs: &inputs,
             output,
             saved: &mut self.saved[index],
+            is_evaluation,
         })
     }
 

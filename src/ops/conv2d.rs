@@ -166,8 +166,7 @@ impl Op for Conv2d {
         }
         match self.max_pool {
             Some(window) => {
-                pass.saved.resize(y.len().div_ceil(size_of::<f32>()));
-                let argmax = &mut pass.saved.bytes_mut()[..y.len()];
+                let argmax = pooling::argmax(pass.saved, y.len(), pass.is_evaluation);
                 conv2d::forward_max_pool(active(), &shape, layer, window, x, y, argmax);
             }
             None => conv2d::forward(active(), &shape, layer, x, y),

@@ -45,9 +45,8 @@ impl Op for MaxPool {
     fn forward(&self, pass: Forward<'_>) -> Result<(), TensorError> {
         let shape = pooling::shape(self.window, pass.inputs[0].spec());
         let y = pass.output.data_mut();
-        pass.saved.resize(y.len().div_ceil(size_of::<f32>()));
-        let argmax = &mut pass.saved.bytes_mut()[..y.len()];
-        pool::max_forward(active(), &shape, pass.inputs[0].data(), y, Some(argmax));
+        let argmax = pooling::argmax(pass.saved, y.len(), pass.is_evaluation);
+        pool::max_forward(active(), &shape, pass.inputs[0].data(), y, argmax);
         Ok(())
     }
 

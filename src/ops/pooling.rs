@@ -1,5 +1,6 @@
 //! What the poolings share: their operand and their shapes.
 
+use taskweave_kernels::buffer::Buffer;
 use taskweave_kernels::pool::{MAX_PLACES, PoolShape};
 use taskweave_kernels::window::Window;
 
@@ -39,6 +40,14 @@ pub(super) fn output_spec(
     };
     let output = output_size(op, window, inputs, [height, width])?;
     Ok(TensorSpec::lanes([images, channels, output[0], output[1]]))
+}
+
+/// Where a forward pass saves the place of the largest value in each of so many windows, for a backward pass.
+pub(super) fn argmax(saved: &mut Buffer, windows: usize, is_evaluation: bool) -> Option<&mut [u8]> {
+    (!is_evaluation).then(|| {
+        saved.resize(windows.div_ceil(size_of::<f32>()));
+        &mut saved.bytes_mut()[..windows]
+    })
 }
 
 /// Rows and columns of what a window makes of images of this height and width.

@@ -68,10 +68,12 @@ impl Op for SoftmaxCrossEntropy {
             images: logits.spec().images(),
             classes: logits.spec().features(),
         };
-        pass.saved.resize(shape.len());
+        let grad = (!pass.is_evaluation).then(|| {
+            pass.saved.resize(shape.len());
+            &mut pass.saved[..]
+        });
         let mut indices = INDICES.take();
         let loss = class_indices(labels, shape.classes, &mut indices).and_then(|()| {
-            let grad = Some(&mut pass.saved[..]);
             cross_entropy(active(), shape, logits.data(), &indices, grad)
                 .map_err(|error| error.to_string())
         });

@@ -138,9 +138,8 @@ impl Op for SparseConv2d {
         };
         let shape = self.shape_of(pass.inputs[0]);
         let (set, x, y) = (active(), pass.inputs[0].data(), pass.output.data_mut());
-        let places = if self.max_pool.is_some() { y.len() } else { 0 };
-        pass.saved.resize(places.div_ceil(size_of::<f32>()));
-        let argmax = &mut pass.saved.bytes_mut()[..places];
+        let windows = if self.max_pool.is_some() { y.len() } else { 0 };
+        let argmax = pooling::argmax(pass.saved, windows, pass.is_evaluation);
         let pattern = &*self.pattern;
         match (self.max_pool, self.passes.forward) {
             (Some(window), true) => {

@@ -140,7 +140,10 @@ impl Epoch<'_> {
             let optimizer = optimizer.as_deref_mut();
             let results = self.model.take_turns(tasks, optimizer, |turn| {
                 set_batch(turn.task, turn.net);
-                turn.net.forward()?;
+                match turn.optimizer {
+                    Some(_) => turn.net.forward()?,
+                    None => turn.net.evaluate()?,
+                }
                 let result = turn.net.batch_result();
                 if !result.loss.is_finite() {
                     return Err(TrainError::NotFinite {

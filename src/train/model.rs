@@ -234,6 +234,14 @@ impl Model {
         Ok(())
     }
 
+    /// Computes the loss and the logits of a task's batch, and keeps nothing for a backward pass.
+    fn evaluate(&mut self, task: usize) -> Result<(), TrainError> {
+        let net = &mut self.tasks[task];
+        net.tape.take_pool(&mut self.pools[0]);
+        net.evaluate()?;
+        Ok(())
+    }
+
     /// Computes the gradients of the sum of the losses, each times its weight.
     ///
     /// # Errors

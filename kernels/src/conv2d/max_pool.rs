@@ -109,21 +109,27 @@ impl Pooling {
     }
 
     /// Calls `task` for each block of the output, in parallel, with its number, its values, whether to
-    /// write them past the caches, and their places.
+    /// write them past the caches, and their places, if those are wanted.
     pub(crate) fn for_each_block(
         &self,
         output: &mut [f32],
-        argmax: &mut [u8],
-        task: impl Fn(usize, (&mut [f32], bool), &mut [u8]) + Send + Sync,
+        argmax: Option<&mut [u8]>,
+        task: impl Fn(usize, (&mut [f32], bool), Option<&mut [u8]>) + Send + Sync,
     ) {
         let streamed = is_streamed(output.as_ptr(), output.len());
         let output_len = self.output_len();
-        output
-            .par_chunks_mut(output_len)
-            .zip(argmax.par_chunks_mut(output_len))
-            .enumerate()
-            .with_max_len(1)
-            .for_each(|(block, (output, argmax))| task(block, (output, streamed), argmax));
+        let blocks = output.par_chunks_mut(output_len).enumerate();
+        match argmax {
+            Some(argmax) => blocks
+                .zip(argmax.par_chunks_mut(output_len))
+                .with_max_len(1)
+                .for_each(|((block, output), argmax)| {
+                    task(block, (output, streamed), Some(argmax));
+                }),
+            None => blocks
+                .with_max_len(1)
+                .for_each(|(block, output)| task(block, (output, streamed), None)),
+        }
     }
 
     /// Takes row `y` of the output of every channel from the ring, past the caches if it is to be
@@ -135,7 +141,7 @@ impl Pooling {
         ring: Ring<'_>,
         y: usize,
         (output, streamed): (&mut [f32], bool),
-        argmax: &mut [u8],
+        argmax: Option<&mut [u8]>,
     ) {
         let [rows, columns] = self.axes;
         let (plane, row_len) = (self.plane() * LANES, self.row_len());
@@ -143,10 +149,9 @@ impl Pooling {
         let top = y * rows.stride + inside.start - rows.before;
         let mut window: SmallVec<[_; 5]> = SmallVec::new();
         let channels = ring.values.chunks_exact(ring.rows * row_len);
-        let targets = output
-            .chunks_exact_mut(plane)
-            .zip(argmax.chunks_exact_mut(plane));
-        for (values, (output, argmax)) in channels.zip(targets) {
+        let mut places = argmax.map(|argmax| argmax.chunks_exact_mut(plane));
+        for (values, output) in channels.zip(output.chunks_exact_mut(plane)) {
+            let argmax = places.as_mut().and_then(Iterator::next);
             window.clear();
             window.extend((top..top + inside.len()).map(|row| {
                 let start = row % ring.rows * row_len;
@@ -161,7 +166,7 @@ impl Pooling {
                     columns,
                 },
                 (output[target.clone()].as_chunks_mut::<LANES>().0, streamed),
-                Some(argmax[target].as_chunks_mut::<LANES>().0),
+                argmax.map(|argmax| argmax[target].as_chunks_mut::<LANES>().0),
             );
         }
     }

@@ -204,7 +204,7 @@ fn pooling(shape: &Conv2dShape, window: Window) -> PoolShape {
     }
 }
 
-/// [`forward`], then the largest value in each window, and its place.
+/// [`forward`], then the largest value in each window, and its place if that is wanted.
 ///
 /// # Panics
 /// As [`forward`] and [`max_forward`](pool::max_forward).
@@ -215,14 +215,17 @@ pub fn forward_max_pool(
     window: Window,
     x: &[f32],
     y: &mut [f32],
-    argmax: &mut [u8],
+    mut argmax: Option<&mut [u8]>,
 ) {
     let [height, width] = window.output(shape.output());
     let features = shape.outputs * height * width;
     check("y", y.len(), lanes_len(shape.images, features));
-    check("argmax", argmax.len(), y.len());
+    if let Some(argmax) = &argmax {
+        check("argmax", argmax.len(), y.len());
+    }
     with_forward(pattern, shape, layer, x, |product| {
-        if product.run_pooled(set, &Pooling::new(shape, window), y, argmax) {
+        let pooling_of_product = Pooling::new(shape, window);
+        if product.run_pooled(set, &pooling_of_product, y, argmax.as_deref_mut()) {
             return;
         }
         for (images, blocks) in parts(shape.images) {
@@ -234,10 +237,11 @@ pub fn forward_max_pool(
                 ..product
             };
             let place = of_blocks(&blocks, features);
-            let (y, argmax) = (&mut y[place.clone()], &mut argmax[place]);
+            let argmax = argmax.as_mut().map(|argmax| &mut argmax[place.clone()]);
+            let y = &mut y[place];
             with_scratch(lanes_len(images, shape.output_features()), |sums| {
                 part.run(set, sums);
-                pool::max_forward(set, &pooling(&shape, window), sums, y, Some(argmax));
+                pool::max_forward(set, &pooling(&shape, window), sums, y, argmax);
             });
         }
     });

@@ -176,7 +176,7 @@ impl Correlation<'_> {
     }
 
     /// Computes the largest value in each window over the result, which itself is never stored, and its
-    /// place, if there is code that does.
+    /// place if that is wanted, if there is code that does.
     ///
     /// # Panics
     /// As [`run`](Self::run), or if the pooled output has another length.
@@ -185,7 +185,7 @@ impl Correlation<'_> {
         set: InstructionSet,
         pooling: &Pooling,
         output: &mut [f32],
-        argmax: &mut [u8],
+        argmax: Option<&mut [u8]>,
     ) -> bool {
         let program = match &self.products.way {
             Way::Code(program) if self.parts(0).count == 1 && !output.is_empty() => program,
@@ -195,7 +195,9 @@ impl Correlation<'_> {
             output.len(),
             self.result_sheets.count * pooling.output_len()
         );
-        assert_eq!(argmax.len(), output.len());
+        if let Some(argmax) = &argmax {
+            assert_eq!(argmax.len(), output.len());
+        }
         self.check();
         let product = self.whole(program, false);
         product.run_pooled(set, pooling, output, argmax);

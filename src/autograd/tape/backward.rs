@@ -12,6 +12,15 @@ impl Tape {
         losses: &[(Var, f32)],
         mut learner: Option<&mut dyn Learner>,
     ) -> Result<(), TensorError> {
+        if self.is_evaluated && !losses.is_empty() {
+            return Err(TensorError::Value {
+                op: "backward",
+                message:
+                    "the last pass was an evaluation, which keeps nothing for a backward pass; \
+                          it takes a forward pass"
+                        .into(),
+            });
+        }
         for &(loss, _) in losses {
             self.values[loss.0].item()?;
         }

@@ -49,8 +49,7 @@ impl Model {
         images: &TaskImages<'_>,
         each: impl FnMut(&mut Self) -> ControlFlow<()>,
     ) -> Result<(), TrainError> {
-        let is_single = self.is_single();
-        self.go_through(task, images, is_single, each)
+        self.go_through(task, images, true, each)
     }
 
     /// As [`infer`](Self::infer), where all values between input and logits are wanted, too.
@@ -67,7 +66,7 @@ impl Model {
         &mut self,
         task: usize,
         images: &TaskImages<'_>,
-        is_single: bool,
+        only_logits: bool,
         mut each: impl FnMut(&mut Self) -> ControlFlow<()>,
     ) -> Result<(), TrainError> {
         self.check_images(task, images)?;
@@ -75,10 +74,12 @@ impl Model {
         let indices: Vec<usize> = (0..images.len()).collect();
         for batch in indices.chunks(self.batch) {
             self.set_batch(task, images, batch);
-            if is_single {
+            if !only_logits {
+                self.forward(&[task])?;
+            } else if self.is_single() {
                 self.forward_single(task);
             } else {
-                self.forward(&[task])?;
+                self.evaluate(task)?;
             }
             let flow = each(self);
             self.release(task);

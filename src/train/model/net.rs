@@ -87,6 +87,12 @@ impl TaskNet {
         self.tape.forward(&[self.network.loss])
     }
 
+    /// Computes loss and logits, and keeps nothing else.
+    pub(in crate::train) fn evaluate(&mut self) -> Result<(), TensorError> {
+        self.tape
+            .evaluate(&[self.network.loss, self.network.logits])
+    }
+
     /// See [`Model::learn`](super::Model::learn).
     pub(in crate::train) fn learn(
         &mut self,

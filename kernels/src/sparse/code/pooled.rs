@@ -9,13 +9,13 @@ use crate::sparse::sheets::Sheets;
 
 impl Product<'_> {
     /// Computes the largest value in each window over every sheet of the result, which itself is never
-    /// stored, and its place: see [`conv2d::forward_max_pool`](crate::conv2d::forward_max_pool).
+    /// stored, and its place if that is wanted: see [`conv2d::forward_max_pool`](crate::conv2d::forward_max_pool).
     pub(in crate::sparse) fn run_pooled(
         &self,
         set: InstructionSet,
         pooling: &Pooling,
         output: &mut [f32],
-        argmax: &mut [u8],
+        argmax: Option<&mut [u8]>,
     ) {
         pooling.for_each_block(output, argmax, |sheet, output, argmax| {
             with_scratch(pooling.ring_len(1), |ring| {
@@ -40,7 +40,7 @@ struct PooledSheet<'a> {
     ring: &'a mut [f32],
     /// And whether to write it past the caches.
     output: (&'a mut [f32], bool),
-    argmax: &'a mut [u8],
+    argmax: Option<&'a mut [u8]>,
 }
 
 impl Kernel for PooledSheet<'_> {
@@ -70,7 +70,8 @@ impl Kernel for PooledSheet<'_> {
                 rows: ring_rows,
             };
             let output = (&mut *self.output.0, self.output.1);
-            self.pooling.pool_row(isa, ring, y, output, self.argmax);
+            let argmax = self.argmax.as_deref_mut();
+            self.pooling.pool_row(isa, ring, y, output, argmax);
         }
         if self.output.1 {
             isa.fence();
