@@ -13,8 +13,9 @@ use crate::isa::Isa;
 use crate::lanes::LANES;
 use crate::shared::Shared;
 
-/// Rows of a tile where windows are larger than a pixel: a packed row then serves several.
-const TILE_ROWS: usize = 2;
+/// Rows of a tile where windows are larger than a pixel: a packed row then serves several. Of 27 there are nine
+/// tiles.
+const TILE_ROWS: usize = 3;
 
 /// Floats of a packed chunk, at most: 28 KB, which a first-level cache of 32 KB holds beside the sums of a list.
 const PACKED: usize = 28 << 8;
