@@ -44,8 +44,20 @@ pub trait Learner {
 }
 
 impl Node {
+    /// What the operation behind the value takes; nothing if there is none.
+    fn inputs(&self) -> &[Var] {
+        match &self.source {
+            Source::Op { inputs, .. } => inputs,
+            Source::Leaf => &[],
+        }
+    }
+
+    fn is_computed(&self) -> bool {
+        matches!(self.source, Source::Op { .. })
+    }
+
     fn is_parameter(&self) -> bool {
-        self.needs_grad && matches!(self.source, Source::Leaf)
+        self.needs_grad && !self.is_computed()
     }
 
     /// Whether this is a parameter whose gradient is complete once the walk back has been at `index`.
@@ -244,13 +256,9 @@ impl Tape {
         for target in targets {
             self.reads[target.0] += 1;
         }
-        for index in 0..self.nodes.len() {
-            if let (true, Source::Op { inputs, .. }) =
-                (self.marks[index], &self.nodes[index].source)
-            {
-                for input in inputs {
-                    self.reads[input.0] += 1;
-                }
+        for (node, &is_marked) in self.nodes.iter().zip(&self.marks) {
+            for input in node.inputs().iter().filter(|_| is_marked) {
+                self.reads[input.0] += 1;
             }
         }
         for index in 0..self.nodes.len() {
@@ -258,24 +266,15 @@ impl Tape {
                 continue;
             }
             self.compute(index, true)?;
-            for at in 0..self.inputs(index).len() {
-                let input = self.inputs(index)[at].0;
+            for at in 0..self.nodes[index].inputs().len() {
+                let input = self.nodes[index].inputs()[at].0;
                 self.reads[input] -= 1;
-                let is_computed = matches!(self.nodes[input].source, Source::Op { .. });
-                if self.reads[input] == 0 && is_computed {
+                if self.reads[input] == 0 && self.nodes[input].is_computed() {
                     self.give_value(input);
                 }
             }
         }
         Ok(())
-    }
-
-    /// What the operation behind a value takes; nothing if there is none.
-    fn inputs(&self, index: usize) -> &[Var] {
-        match &self.nodes[index].source {
-            Source::Op { inputs, .. } => inputs,
-            Source::Leaf => &[],
-        }
     }
 
     /// Computes the gradients of the weighted sum of scalar losses, `[(loss, weight), ...]`, with
@@ -315,7 +314,7 @@ impl Tape {
             if !self.marks[index] {
                 continue;
             }
-            if matches!(self.nodes[index].source, Source::Op { .. }) {
+            if self.nodes[index].is_computed() {
                 self.give_value(index);
             }
             if let Some(grad) = self.grads[index].take() {
@@ -336,10 +335,9 @@ impl Tape {
 
     /// Floats of all computed values, had each memory of its own.
     pub fn computed_len(&self) -> usize {
-        let is_computed = |node: &Node| matches!(node.source, Source::Op { .. });
         let nodes = self.nodes.iter().zip(&self.largest);
         nodes
-            .filter(|(node, _)| is_computed(node))
+            .filter(|(node, _)| node.is_computed())
             .map(|(_, largest)| largest)
             .sum()
     }
@@ -382,11 +380,9 @@ impl Tape {
         for target in targets {
             self.marks[target.0] = true;
         }
-        for index in (0..self.nodes.len()).rev() {
-            if let (true, Source::Op { inputs, .. }) =
-                (self.marks[index], &self.nodes[index].source)
-            {
-                for input in inputs {
+        for (index, node) in self.nodes.iter().enumerate().rev() {
+            if self.marks[index] {
+                for input in node.inputs() {
                     self.marks[input.0] = true;
                 }
             }

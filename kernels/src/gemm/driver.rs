@@ -25,7 +25,7 @@ use crate::shared::Shared;
 /// first-level cache of 48 KB holds; a strip of two vectors, 64 KB, comes from the second level.
 pub(crate) const DEPTH: usize = 512;
 
-/// The same of a product whose values are read in rows, with tiles of eight at most: 32 KB.
+/// The same of a product whose values are read in rows, eight at most to a panel, which is then 32 KB.
 const ROWS_DEPTH: usize = 1024;
 
 /// Rows that are a multiple of so many floats apart, 1 KB, fall on so few sets of a cache that it holds only

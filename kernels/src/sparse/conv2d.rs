@@ -224,8 +224,7 @@ pub fn forward_max_pool(
         check("argmax", argmax.len(), y.len());
     }
     with_forward(pattern, shape, layer, x, |product| {
-        let pooling_of_product = Pooling::new(shape, window);
-        if product.run_pooled(set, &pooling_of_product, y, argmax.as_deref_mut()) {
+        if product.run_pooled(set, &Pooling::new(shape, window), y, argmax.as_deref_mut()) {
             return;
         }
         for (images, blocks) in parts(shape.images) {

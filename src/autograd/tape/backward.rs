@@ -15,10 +15,7 @@ impl Tape {
         if self.is_evaluated && !losses.is_empty() {
             return Err(TensorError::Value {
                 op: "backward",
-                message:
-                    "the last pass was an evaluation, which keeps nothing for a backward pass; \
-                          it takes a forward pass"
-                        .into(),
+                message: "the last pass was an evaluation, where a forward pass is needed".into(),
             });
         }
         for &(loss, _) in losses {
@@ -48,7 +45,7 @@ impl Tape {
             }
             if let Some(learner) = &mut learner {
                 self.hand_over(index, *learner);
-                if matches!(self.nodes[index].source, Source::Op { .. }) {
+                if self.nodes[index].is_computed() {
                     self.give_value(index);
                 }
             }
