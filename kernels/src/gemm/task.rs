@@ -38,7 +38,8 @@ struct Operands {
     b_step: usize,
     /// The last strip where it lies elsewhere: its start and `b_step`.
     b_last: Option<(*const f32, usize)>,
-    /// Where the matrix that the next block packs begins, or the rows behind those of this task.
+    /// Where what the next block reads of a matrix begins, null behind the last block; or the rows behind those of
+    /// this task.
     next: *const f32,
     outer: usize,
     inner: usize,
@@ -161,7 +162,7 @@ impl<E: Epilogue> Task<'_, E> {
             }
             // Of what the next block packs, a column of lines for each of the last tiles.
             (Broadcast::Matrix(source), Vectors::Lanes(_) | Vectors::Packed(_))
-                if source.across_stride == 1 =>
+                if source.across_stride == 1 && !operands.next.is_null() =>
             {
                 Ahead {
                     start: operands.next.wrapping_add(panel * LANES),
@@ -170,7 +171,9 @@ impl<E: Epilogue> Task<'_, E> {
                 }
             }
             (Broadcast::Rows(_), Vectors::Matrix(source) | Vectors::Rows(source))
-                if source.across_stride == 1 && tiles_left <= strips * VECTORS =>
+                if source.across_stride == 1
+                    && tiles_left <= strips * VECTORS
+                    && !operands.next.is_null() =>
             {
                 Ahead {
                     start: operands.next.wrapping_add((tiles_left - 1) * LANES),
@@ -230,9 +233,14 @@ impl<E: Epilogue> Task<'_, E> {
         let (for_a, for_b) = self.scratch.split_at_mut(for_a);
 
         let mut next = ptr::null();
+        // Behind the last block there is nothing to ask for.
+        let has_next = start + count < depth;
         let place = |source: &Source<'_>, first: usize| {
             let offset = first * source.across_stride + (start + count) * source.depth_stride;
-            source.values.as_ptr().wrapping_add(offset)
+            match has_next {
+                true => source.values.as_ptr().wrapping_add(offset),
+                false => ptr::null(),
+            }
         };
         let first_row = self.panels.start * ROWS;
         let (a, a_panel, a_row, a_outer, a_last, group) = match a {
