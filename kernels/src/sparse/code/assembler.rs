@@ -162,6 +162,11 @@ impl Assembler {
         self.evex(MULTIPLY_ADD_231, sum, vector, one_float(place));
     }
 
+    /// `sum += a · b` (VFMADD231PS).
+    pub(super) fn multiply_add(&mut self, sum: Vector, a: Vector, b: Vector) {
+        self.evex(MULTIPLY_ADD_231, sum, a, Operand::Vector(b));
+    }
+
     /// `target = *place`, eight bytes (MOV).
     pub(super) fn load_register(&mut self, target: Register, place: Place) {
         let (target, base) = (target as u8, place.base as u8);

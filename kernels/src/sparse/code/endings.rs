@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use super::assembler::{Assembler, FLOAT, Lanes, Place, Register, Vector};
+use super::assembler::{Assembler, FLOAT, Lanes, Place, Register, VECTOR, Vector};
 use super::program::{Frame, SUMS, in_frame, sum_place};
 
 const TARGET: Register = Register::Rsi;
@@ -17,7 +17,7 @@ const ZERO: Vector = Vector(30);
 #[derive(Clone, Debug)]
 pub(super) struct Endings {
     sums: u32,
-    results: [u32; 4],
+    results: [u32; 8],
 }
 
 /// What becomes of the sums of a group.
@@ -31,22 +31,28 @@ pub(super) enum Ending {
         rectified: bool,
         /// Written past the caches.
         streamed: bool,
+        /// Only the first pixel's.
+        first: bool,
     },
 }
 
 impl Endings {
-    /// Appends all of them.
-    pub(super) fn assemble(assembler: &mut Assembler, results: usize) -> Self {
+    /// Appends all of them, for so many pixels and results.
+    pub(super) fn assemble(assembler: &mut Assembler, [pixels, results]: [usize; 2]) -> Self {
         let sums = assembler.len() as u32;
         assembler.load_register(SUMS, in_frame(offset_of!(Frame, sums)));
-        for sum in 0..results as u8 {
+        for sum in 0..(pixels * results) as u8 {
             assembler.store(Vector(sum), sum_place(sum));
         }
         assembler.ret();
         let results = std::array::from_fn(|number| {
             let start = assembler.len() as u32;
             let (rectified, streamed) = (number & 2 != 0, number & 1 != 0);
-            assemble_results(assembler, results, rectified, streamed);
+            let pixels = match number & 4 {
+                0 => pixels,
+                _ => 1,
+            };
+            assemble_results(assembler, [pixels, results], rectified, streamed);
             start
         });
         Self { sums, results }
@@ -59,37 +65,50 @@ impl Endings {
             Ending::Results {
                 rectified,
                 streamed,
-            } => self.results[usize::from(rectified) << 1 | usize::from(streamed)],
+                first,
+            } => {
+                let number = [first, rectified, streamed];
+                self.results[number
+                    .into_iter()
+                    .fold(0, |number, bit| number << 1 | usize::from(bit))]
+            }
         }
     }
 }
 
-fn assemble_results(assembler: &mut Assembler, results: usize, rectified: bool, streamed: bool) {
+fn assemble_results(
+    assembler: &mut Assembler,
+    [pixels, results]: [usize; 2],
+    rectified: bool,
+    streamed: bool,
+) {
     assembler.load_register(TARGET, in_frame(offset_of!(Frame, target)));
     assembler.load_register(TARGET_STEP, in_frame(offset_of!(Frame, target_step)));
     assembler.load_register(BIAS, in_frame(offset_of!(Frame, bias)));
     assembler.load_float(FLOOR, in_frame(offset_of!(Frame, floor)));
     assembler.clear(ZERO);
-    let target = Place {
-        base: TARGET,
-        offset: 0,
-    };
-    for result in 0..results as u8 {
-        let value = Vector(result);
+    for result in 0..results {
         let bias = Place {
             base: BIAS,
-            offset: i32::from(result) * FLOAT,
+            offset: result as i32 * FLOAT,
         };
-        assembler.add_float(value, bias);
-        if rectified {
-            assembler.compare_less(ZERO, target);
-            assembler.raise(value, FLOOR, Lanes::Compared);
-        } else {
-            assembler.raise(value, FLOOR, Lanes::All);
-        }
-        match streamed {
-            true => assembler.stream(value, target),
-            false => assembler.store(value, target),
+        for pixel in 0..pixels {
+            let value = Vector((pixel * results + result) as u8);
+            let target = Place {
+                base: TARGET,
+                offset: pixel as i32 * VECTOR,
+            };
+            assembler.add_float(value, bias);
+            if rectified {
+                assembler.compare_less(ZERO, target);
+                assembler.raise(value, FLOOR, Lanes::Compared);
+            } else {
+                assembler.raise(value, FLOOR, Lanes::All);
+            }
+            match streamed {
+                true => assembler.stream(value, target),
+                false => assembler.store(value, target),
+            }
         }
         assembler.add_register(TARGET, TARGET_STEP);
     }

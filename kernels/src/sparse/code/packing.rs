@@ -1,6 +1,8 @@
 //! What code reads: rows that are packed for it, and what is asked for ahead.
 
-use super::product::{PIXELS, Product, Task};
+use std::ops::Range;
+
+use super::product::{Product, TURNS, Task};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
@@ -53,51 +55,76 @@ impl Task<'_> {
         }
     }
 
-    /// Asks for what comes after a pixel of the tile, a share at each group, for it comes from memory while
-    /// the code runs: the same chunk of the features of the next pixel to take its turn, or a pixel of the
-    /// row to be packed next.
+    /// What comes from memory while the code of a group runs, a share of it for each group: the same chunk of the
+    /// features of the next block to take its turn, or the row to be packed next.
     #[inline(always)]
-    pub(super) fn prefetch<I: Isa>(
-        &self,
-        isa: I,
-        [row, column]: [usize; 2],
-        chunk: usize,
-        group: usize,
-    ) {
+    pub(super) fn ahead(&self, [row, first_column]: [usize; 2], chunk: usize) -> Ahead {
         let Product {
             correlation,
             program,
             ..
         } = *self.product;
         let sheets = &correlation.sheets;
-        let (channels, pixel) = match sheets.has_features {
-            true if !self.product.has_far_features() => return,
+        let (channels, row, first) = match sheets.has_features {
             true => {
                 let first = chunk * program.chunk;
-                let next = column + PIXELS;
+                let next = first_column + TURNS;
                 let (chunk, column) = match next < self.tile.len[1] {
                     true => (first, next),
-                    false => (first + program.chunk, column % PIXELS),
+                    false => (first + program.chunk, first_column % TURNS),
                 };
-                let end = program.sources.min(chunk + program.chunk);
-                (chunk..end, [row, self.tile.first[1] + column])
+                let end = match self.product.has_far_features() {
+                    true => program.sources.min(chunk + program.chunk),
+                    false => chunk,
+                };
+                (chunk..end, row, column)
             }
-            false if chunk == self.chunks.start => {
+            false => {
                 let row = (row + program.kernel[0]).wrapping_sub(correlation.before[0]);
-                (0..program.sources, [row, self.tile.first[1] + column])
+                let end = match chunk == self.chunks.start && sheets.held().contains(&row) {
+                    true => program.sources,
+                    false => 0,
+                };
+                (0..end, row, first_column)
             }
-            false => return,
         };
-        let is_there = sheets.held().contains(&pixel[0]) && pixel[1] < sheets.size[1];
-        if channels.is_empty() || !is_there {
-            return;
+        let column = self.tile.first[1] + first;
+        let place = sheets.place(self.tile.sheet, channels.start, [row, column]);
+        Ahead {
+            start: correlation.source.as_ptr().wrapping_add(place),
+            channels: channels.len(),
+            share: channels.len().div_ceil(self.groups.len()),
+            columns: sheets.size[1].saturating_sub(column),
+            channel: sheets.channel(),
+            pixel: sheets.pixel,
         }
-        let share = channels.len().div_ceil(self.groups.len());
-        let first = channels.start + group * share;
-        let start = correlation.source.as_ptr();
-        for channel in first..channels.end.min(first + share) {
-            let place = sheets.place(self.tile.sheet, channel, pixel);
-            isa.prefetch_to_l2(start.wrapping_add(place));
+    }
+}
+
+/// Pixels of some channels that are asked for ahead.
+pub(super) struct Ahead {
+    /// The first column of the first channel.
+    start: *const f32,
+    channels: usize,
+    /// Channels of each group.
+    share: usize,
+    columns: usize,
+    /// Floats from one channel to the next, and from one column to the next.
+    channel: usize,
+    pixel: usize,
+}
+
+impl Ahead {
+    /// Asks for those of the columns that there are.
+    #[inline(always)]
+    pub(super) fn prefetch<I: Isa>(&self, isa: I, group: usize, columns: Range<usize>) {
+        let first = group * self.share;
+        let columns = columns.start..columns.end.min(self.columns);
+        for channel in first..self.channels.min(first + self.share) {
+            let start = self.start.wrapping_add(channel * self.channel);
+            for column in columns.clone() {
+                isa.prefetch_to_l2(start.wrapping_add(column * self.pixel));
+            }
         }
     }
 }

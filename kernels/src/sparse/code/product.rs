@@ -28,9 +28,9 @@ const MOST_PACKED: usize = 128 << 10;
 /// Floats of features that no second-level cache holds, 8 MB: they are asked for ahead.
 const FAR: usize = 2 << 20;
 
-/// Pixels that take turns in the code of a group, which then comes from the second-level cache half as often:
-/// as many as have what they reach in the first-level cache together.
-pub(super) const PIXELS: usize = 2;
+/// Blocks of features that take turns in the code of a group, which then comes from the second-level cache half as
+/// often: as many as have what they reach in the first-level cache together.
+pub(super) const TURNS: usize = 2;
 
 /// What results without a bias add.
 static NO_BIAS: [f32; MOST_RESULTS] = [0.0; MOST_RESULTS];
@@ -189,10 +189,12 @@ impl<'a> Task<'a> {
         self.packed_len() + self.sums_len()
     }
 
-    /// Floats of a packed row: all channels of all pixels that windows on the tile reach.
+    /// Floats of a packed row: all channels of all pixels that windows on the tile reach, and one behind it that
+    /// is computed with the last one.
     fn row_len(&self) -> usize {
         let program = self.product.program;
-        (self.tile.len[1] + program.kernel[1] - 1) * program.sources * LANES
+        let columns = self.tile.len[1].next_multiple_of(program.pixels);
+        (columns + program.kernel[1] - 1) * program.sources * LANES
     }
 
     fn packed_len(&self) -> usize {
@@ -202,15 +204,22 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Floats of the sums of one pixel.
-    fn pixel_len(&self) -> usize {
-        self.groups.len() * self.product.program.group * LANES
+    /// Floats of the sums of pixels that are computed together, for one group.
+    fn group_len(&self) -> usize {
+        let program = self.product.program;
+        program.pixels * program.group * LANES
+    }
+
+    /// Floats of the sums of so many columns, for all groups.
+    fn sums_of(&self, columns: usize) -> usize {
+        columns / self.product.program.pixels * self.groups.len() * self.group_len()
     }
 
     fn sums_len(&self) -> usize {
+        let pixels = self.product.program.pixels;
         match self.chunks.len() {
-            0 | 1 => self.pixel_len(),
-            _ => self.pixel_len() * self.tile.len[1],
+            0 | 1 => self.sums_of(pixels),
+            _ => self.sums_of(self.tile.len[1].next_multiple_of(pixels)),
         }
     }
 }
@@ -304,7 +313,7 @@ impl Rows<'_> {
             streamed,
         } = *task.product;
         let tile = &task.tile;
-        let pixel_len = task.pixel_len();
+        let group_len = task.group_len();
         let is_whole = parts.count == 1;
         let mut frame = Frame {
             rows: starts,
@@ -319,54 +328,74 @@ impl Rows<'_> {
                 false => f32::NEG_INFINITY,
             },
         };
+        // Features: what a block reaches stays in the first-level cache for all groups. Windows: the code of some
+        // groups does, for all pixels of the row.
+        let (turns, bundle) = match correlation.sheets.has_features {
+            true => (TURNS, 1),
+            false => (tile.len[1], program.bundle),
+        };
+        let groups = task.groups.clone();
         for chunk in task.chunks.clone() {
+            let is_first = chunk == task.chunks.start;
             let is_last = chunk + 1 == task.chunks.end;
-            let ending = match is_last {
-                true => Ending::Results {
-                    rectified: is_whole && correlation.rectified,
-                    streamed,
-                },
-                false => Ending::Sums,
-            };
             let segments = &program.segments[chunk * program.groups()..];
-            for first_column in (0..tile.len[1]).step_by(PIXELS) {
-                let columns = first_column..tile.len[1].min(first_column + PIXELS);
-                for (at, group) in task.groups.clone().enumerate() {
-                    let results = program.results_of(group);
-                    let segment = segments[group];
-                    frame.values = correlation.values[segment.value as usize..]
-                        .as_ptr()
-                        .wrapping_add(NEAR);
-                    frame.ending = program.ending(group, ending);
-                    if let Some(bias) = correlation.bias.filter(|_| is_whole) {
-                        frame.bias = bias[results.clone()].as_ptr();
-                    }
-                    let start = match chunk == task.chunks.start {
-                        true => segment.from_zero,
-                        false => segment.onward,
-                    };
-                    for column in columns.clone() {
-                        task.prefetch(isa, [row, column], chunk, at);
+            for first_column in (0..tile.len[1]).step_by(turns) {
+                let end = tile.len[1].min(first_column + turns);
+                let ahead = task.ahead([row, first_column], chunk);
+                for first_group in groups.clone().step_by(bundle) {
+                    let bundle = first_group..groups.end.min(first_group + bundle);
+                    for column in (first_column..end).step_by(program.pixels) {
+                        let count = program.pixels.min(end - column);
+                        let ending = match is_last {
+                            true => Ending::Results {
+                                rectified: is_whole && correlation.rectified,
+                                streamed,
+                                first: count < program.pixels,
+                            },
+                            false => Ending::Sums,
+                        };
                         let place = column * pixel + chunk * program.chunk * LANES;
                         frame.rows = starts.map(|start| start.wrapping_add(place + NEAR * LANES));
-                        frame.target = target.place(results.start, tile.first[1] + column);
-                        if is_last && correlation.rectified {
-                            for result in 0..results.len() {
-                                let step = result * target.sheets.channel();
-                                isa.prefetch(frame.target.wrapping_add(step));
-                            }
-                        }
-                        let sums_at = match task.chunks.len() {
+                        let sums = match task.chunks.len() {
                             0 | 1 => 0,
-                            _ => column * pixel_len,
+                            _ => task.sums_of(column),
                         };
-                        let sums = &mut self.sums[sums_at..][..pixel_len];
-                        frame.sums = sums[at * program.group * LANES..].as_mut_ptr();
-                        // SAFETY: only a set with AVX-512 has a program; the code reads a vector for each
-                        // weight, of channels that there are, in rows that were packed or are features of
-                        // one block, as many values as are its own, and for each result of the group a bias
-                        // and, between chunks, a vector of sums. The caller vouches for the target.
-                        unsafe { program.code.call(start, &frame) };
+                        for group in bundle.clone() {
+                            let at = group - groups.start;
+                            let results = program.results_of(group);
+                            let segment = segments[group];
+                            let turn = column - first_column;
+                            ahead.prefetch(isa, at, turn..turn + count);
+                            frame.values = correlation.values[segment.value as usize..]
+                                .as_ptr()
+                                .wrapping_add(NEAR);
+                            if let Some(bias) = correlation.bias.filter(|_| is_whole) {
+                                frame.bias = bias[results.clone()].as_ptr();
+                            }
+                            frame.ending = program.ending(group, ending);
+                            frame.target = target.place(results.start, tile.first[1] + column);
+                            if is_last && correlation.rectified {
+                                for result in 0..results.len() {
+                                    let step = result * target.sheets.channel();
+                                    for pixel in 0..count {
+                                        let step = step + pixel * LANES;
+                                        isa.prefetch(frame.target.wrapping_add(step));
+                                    }
+                                }
+                            }
+                            let sums = &mut self.sums[sums + at * group_len..][..group_len];
+                            frame.sums = sums.as_mut_ptr();
+                            let start = match is_first {
+                                true => segment.from_zero,
+                                false => segment.onward,
+                            };
+                            // SAFETY: only a set with AVX-512 has a program; the code reads a vector for
+                            // each weight and pixel, of channels that there are, in rows that were packed or
+                            // are features of one block, as many values as are its own, and for each result
+                            // of the group a bias and, between chunks, a vector of sums a pixel. The caller
+                            // vouches for the target.
+                            unsafe { program.code.call(start, &frame) };
+                        }
                     }
                 }
             }

@@ -1,17 +1,16 @@
 //! Products of one direction, compiled: the code and the order in which it reads the values.
 //!
-//! The sums of one pixel for a *group* of results stay in registers while the code goes through the
-//! weights of a *chunk* of source channels: each vector of the source is loaded once for all weights of
-//! the group that want it, and each weight is an operand in memory. Code that does not fit the
-//! first-level cache comes from the second-level one, ahead of its execution, for nothing in it branches.
+//! The sums of one pixel, or of two neighbours, for a *group* of results stay in registers while the code
+//! goes through the weights of a *chunk* of source channels: each vector of the source is loaded once for
+//! all weights of the group that want it, and each weight once for all pixels. Code that does not fit
+//! the first-level cache comes from the second-level one, ahead of its execution, for nothing in it
+//! branches.
 
 use std::mem::offset_of;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::assembler::{
-    Assembler, FLOAT, Place, Register, VECTOR, Vector, is_near_float, is_near_vector,
-};
+use super::assembler::{Assembler, FLOAT, Place, Register, VECTOR, Vector, is_near_vector};
 use super::endings::{Ending, Endings};
 use super::memory::Code;
 use crate::dispatch::InstructionSet;
@@ -19,8 +18,11 @@ use crate::isa::processor;
 use crate::lanes::LANES;
 use crate::sparse::index::{Entry, Order, Outline};
 
-/// Results whose sums stay in registers; the other four take turns with vectors of the source.
-pub(super) const MOST_RESULTS: usize = 28;
+/// Sums that stay in registers; the other four take turns with weights and vectors of the source.
+const MOST_SUMS: usize = 28;
+
+/// Results of a group, at most.
+pub(super) const MOST_RESULTS: usize = MOST_SUMS;
 
 /// Vectors that one pixel of the result reaches in a chunk, at most: 16 KB, so that two pixels leave a third of a
 /// first-level cache to the values and sums.
@@ -56,6 +58,9 @@ pub(super) struct Frame {
 
 /// Where pointers point to behind what they begin with, so that displacements of either sign are used.
 pub(super) const NEAR: usize = 128;
+
+/// Registers that hold no sum.
+const MOST_VECTORS: usize = 32 - MOST_SUMS;
 
 const FRAME: Register = Register::Rdi;
 const VALUES: Register = Register::Rax;
@@ -95,6 +100,10 @@ pub(in crate::sparse) struct Program {
     pub(super) sources: usize,
     /// Rows and columns of the window.
     pub(super) kernel: [usize; 2],
+    /// Neighbours in a row whose sums are computed together, side by side: two where windows overlap.
+    pub(super) pixels: usize,
+    /// Groups whose code the first-level cache holds together.
+    pub(super) bundle: usize,
     /// Results of a group, and channels of a chunk.
     pub(super) group: usize,
     pub(super) chunk: usize,
@@ -135,13 +144,24 @@ impl Program {
         let kernel = reach.kernel();
         let [height, width] = kernel;
         let is_plain = [reach.stride, reach.dilation] == [[1, 1]; 2];
-        let reached = sources.saturating_mul(width * LANES * size_of::<f32>());
+        let reached = sources.saturating_mul((width + 1) * LANES * size_of::<f32>());
         let is_near = i32::try_from(reached).is_ok();
         if !set.is_avx512() || !is_plain || !is_near || height > MOST_ROWS || results == 0 {
             return Err(entries);
         }
-        let group = results.div_ceil(results.div_ceil(MOST_RESULTS));
+        let pixels = width.min(2);
         let chunk = Self::chunk(outline);
+        let chunks = chunks_of(sources, chunk);
+        let most = 950;
+        let weights = entries.len().div_ceil(chunks);
+        let groups = match width {
+            1 => results.div_ceil(MOST_SUMS),
+            _ => results
+                .div_ceil(MOST_SUMS / pixels)
+                .max(weights.div_ceil(most)),
+        };
+        let group = results.div_ceil(groups);
+        let bundle = (most * results.div_ceil(group) / weights.max(1)).max(1);
         let (groups, chunks) = (results.div_ceil(group), chunks_of(sources, chunk));
         let cell = |entry: &Entry| {
             let (source, result) = (entry.source as usize, entry.result as usize);
@@ -161,6 +181,7 @@ impl Program {
                     first_source: chunk_of * chunk,
                     sources,
                     kernel,
+                    pixels,
                 };
                 let value = entries.len() - rest.len();
                 segments.push(shape.assemble(&mut assembler, weights, value as u32));
@@ -168,7 +189,8 @@ impl Program {
             }
         }
         let last = results - (groups - 1) * group;
-        let endings = [group, last].map(|results| Endings::assemble(&mut assembler, results));
+        let endings =
+            [group, last].map(|results| Endings::assemble(&mut assembler, [pixels, results]));
         let bytes = assembler.into_bytes();
         let code = match Code::new(&bytes) {
             Ok(code) if u32::try_from(bytes.len()).is_ok() => code,
@@ -181,6 +203,8 @@ impl Program {
             results,
             sources,
             kernel,
+            pixels,
+            bundle,
             group,
             chunk,
             segments,
@@ -240,12 +264,13 @@ struct SegmentShape {
     /// Channels of the source that lie side by side.
     sources: usize,
     kernel: [usize; 2],
+    pixels: usize,
 }
 
 impl SegmentShape {
     /// Appends the code for these weights, ordered by source and place of the window.
     fn assemble(&self, assembler: &mut Assembler, weights: &[Entry], value: u32) -> Segment {
-        let sums = 0..self.results.len() as u8;
+        let sums = 0..(self.pixels * self.results.len()) as u8;
         assembler.align(VECTOR as usize);
         let onward = assembler.len() as u32;
         assembler.load_register(SUMS, in_frame(offset_of!(Frame, sums)));
@@ -273,43 +298,108 @@ impl SegmentShape {
     }
 
     fn products(&self, assembler: &mut Assembler, weights: &[Entry]) {
-        // How far the pointers have moved.
-        let mut row_moves = [0; MOST_ROWS];
-        let mut value_move = NEAR as i32 * FLOAT;
-        let mut value = 0;
-        let mut turn = 0;
-        let is_same = |a: &Entry, b: &Entry| (a.source, a.tap) == (b.source, b.tap);
-        for sharing in weights.chunk_by(is_same) {
-            let Entry { source, tap, .. } = sharing[0];
-            let row = tap[0] as usize;
-            let place = tap[1] as usize * self.sources + source as usize;
-            let place = place as i32 - (self.first_source + NEAR) as i32;
-            let base = ROWS[row];
-            // Channels of one column follow one another, and so may the pointer.
-            let mut offset = place * VECTOR - row_moves[row];
-            if self.kernel[1] == 1 && !is_near_vector(offset) {
-                let step = offset + NEAR as i32 * VECTOR;
-                assembler.add(base, step);
-                row_moves[row] += step;
-                offset -= step;
-            }
-            let x = Vector((MOST_RESULTS + turn) as u8);
-            turn = (turn + 1) % 4;
-            assembler.load(x, Place { base, offset });
-            for weight in sharing {
-                if !is_near_float(value - value_move) {
-                    let step = 2 * NEAR as i32 * FLOAT;
-                    assembler.add(VALUES, step);
-                    value_move += step;
+        let mut values = Values::default();
+        let mut vectors = Vectors::new(self);
+        for weight in weights {
+            let value = values.next(assembler);
+            let sum = (weight.result as usize - self.results.start) as u8;
+            match self.pixels {
+                1 => {
+                    let x = vectors.get(assembler, weight, 0);
+                    assembler.multiply_add_float(Vector(sum), x, value);
                 }
-                let sum = Vector((weight.result as usize - self.results.start) as u8);
-                let place = Place {
-                    base: VALUES,
-                    offset: value - value_move,
-                };
-                assembler.multiply_add_float(sum, x, place);
-                value += FLOAT;
+                _ => {
+                    let neighbours = [0, 1].map(|pixel| vectors.get(assembler, weight, pixel));
+                    assembler.load_float(WEIGHT, value);
+                    for (pixel, x) in neighbours.into_iter().enumerate() {
+                        let sum = sum + (pixel * self.results.len()) as u8;
+                        assembler.multiply_add(Vector(sum), x, WEIGHT);
+                    }
+                }
             }
         }
+    }
+}
+
+/// The weight of two pixels.
+const WEIGHT: Vector = Vector(31);
+
+/// Where the values lie, one after the other.
+#[derive(Default)]
+struct Values {
+    count: i32,
+    /// How far the pointer has moved, in floats.
+    moved: i32,
+}
+
+impl Values {
+    fn next(&mut self, assembler: &mut Assembler) -> Place {
+        let near = NEAR as i32;
+        if self.count - self.moved == 2 * near {
+            assembler.add(VALUES, 2 * near * FLOAT);
+            self.moved += 2 * near;
+        }
+        let offset = (self.count - self.moved - near) * FLOAT;
+        self.count += 1;
+        Place {
+            base: VALUES,
+            offset,
+        }
+    }
+}
+
+/// A vector of the source: its channel, and its row and column of the windows.
+type Reached = (u32, [usize; 2]);
+
+/// Registers that take turns with vectors of the source.
+struct Vectors<'a> {
+    shape: &'a SegmentShape,
+    /// What each holds.
+    held: [Option<Reached>; MOST_VECTORS],
+    turn: usize,
+    /// How far the pointers have moved.
+    moved: [i32; MOST_ROWS],
+}
+
+impl<'a> Vectors<'a> {
+    fn new(shape: &'a SegmentShape) -> Self {
+        Self {
+            shape,
+            held: [None; MOST_VECTORS],
+            turn: 0,
+            moved: [0; MOST_ROWS],
+        }
+    }
+
+    /// The register with what a weight takes for a pixel.
+    fn get(&mut self, assembler: &mut Assembler, weight: &Entry, pixel: usize) -> Vector {
+        let [row, column] = weight.tap.map(|at| at as usize);
+        let reached = (weight.source, [row, column + pixel]);
+        let register = |at: usize| Vector((MOST_SUMS + at) as u8);
+        if let Some(at) = self.held.iter().position(|held| *held == Some(reached)) {
+            return register(at);
+        }
+        let place = self.place(assembler, reached);
+        let at = self.turn;
+        assembler.load(register(at), place);
+        self.held[at] = Some(reached);
+        // The last one is the weight's, if that is loaded.
+        self.turn = (at + 1) % (MOST_VECTORS + 1 - self.shape.pixels);
+        register(at)
+    }
+
+    fn place(&mut self, assembler: &mut Assembler, (source, [row, column]): Reached) -> Place {
+        let shape = self.shape;
+        let place = (column * shape.sources + source as usize) as i32;
+        let base = ROWS[row];
+        let mut offset = (place - (shape.first_source + NEAR) as i32) * VECTOR - self.moved[row];
+        // Channels of one column follow one another, and so may the pointer.
+        if shape.kernel[1] == 1 && !is_near_vector(offset) {
+            let step = offset + NEAR as i32 * VECTOR;
+            assembler.add(base, step);
+            self.moved[row] += step;
+            offset -= step;
+        }
+        Place { base, offset }
     }
 }
