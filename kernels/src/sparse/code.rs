@@ -11,9 +11,11 @@ mod assembler;
 mod endings;
 mod memory;
 mod packing;
+mod pairs;
 mod pooled;
 mod product;
 mod program;
+mod segment;
 
 #[cfg(test)]
 pub(super) use memory::Code;

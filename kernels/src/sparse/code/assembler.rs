@@ -42,11 +42,6 @@ pub(super) fn is_near_vector(offset: i32) -> bool {
     is_near(offset, VECTOR)
 }
 
-/// Whether a float so many bytes behind a base is told in one byte.
-pub(super) fn is_near_float(offset: i32) -> bool {
-    is_near(offset, FLOAT)
-}
-
 /// What an instruction with the prefix EVEX reads or writes beside a register.
 enum Operand {
     Vector(Vector),

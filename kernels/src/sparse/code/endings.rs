@@ -17,13 +17,14 @@ const ZERO: Vector = Vector(30);
 #[derive(Clone, Debug)]
 pub(super) struct Endings {
     sums: u32,
-    results: [u32; 8],
+    /// For one pixel, and for as many as there are at most.
+    results: [[u32; 4]; 2],
 }
 
 /// What becomes of the sums of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ending {
-    /// They wait for the next chunk.
+    /// Those of one pixel wait for the next chunk.
     Sums,
     /// They become results.
     Results {
@@ -31,29 +32,26 @@ pub(super) enum Ending {
         rectified: bool,
         /// Written past the caches.
         streamed: bool,
-        /// Only the first pixel's.
-        first: bool,
+        pixels: usize,
     },
 }
 
 impl Endings {
-    /// Appends all of them, for so many pixels and results.
+    /// Appends all of them, for so many pixels at most, one or two, and so many results.
     pub(super) fn assemble(assembler: &mut Assembler, [pixels, results]: [usize; 2]) -> Self {
         let sums = assembler.len() as u32;
         assembler.load_register(SUMS, in_frame(offset_of!(Frame, sums)));
-        for sum in 0..(pixels * results) as u8 {
+        for sum in 0..results as u8 {
             assembler.store(Vector(sum), sum_place(sum));
         }
         assembler.ret();
-        let results = std::array::from_fn(|number| {
-            let start = assembler.len() as u32;
-            let (rectified, streamed) = (number & 2 != 0, number & 1 != 0);
-            let pixels = match number & 4 {
-                0 => pixels,
-                _ => 1,
-            };
-            assemble_results(assembler, [pixels, results], rectified, streamed);
-            start
+        let results = [1, pixels].map(|pixels| {
+            std::array::from_fn(|number| {
+                let start = assembler.len() as u32;
+                let (rectified, streamed) = (number & 2 != 0, number & 1 != 0);
+                assemble_results(assembler, [pixels, results], rectified, streamed);
+                start
+            })
         });
         Self { sums, results }
     }
@@ -65,13 +63,8 @@ impl Endings {
             Ending::Results {
                 rectified,
                 streamed,
-                first,
-            } => {
-                let number = [first, rectified, streamed];
-                self.results[number
-                    .into_iter()
-                    .fold(0, |number, bit| number << 1 | usize::from(bit))]
-            }
+                pixels,
+            } => self.results[pixels - 1][usize::from(rectified) << 1 | usize::from(streamed)],
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::product::{Product, TURNS, Task};
+use super::product::{PIXELS, Product, Task};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
@@ -55,75 +55,88 @@ impl Task<'_> {
         }
     }
 
-    /// What comes from memory while the code of a group runs, a share of it for each group: the same chunk of the
-    /// features of the next block to take its turn, or the row to be packed next.
+    /// The row to be packed next.
     #[inline(always)]
-    pub(super) fn ahead(&self, [row, first_column]: [usize; 2], chunk: usize) -> Ahead {
+    pub(super) fn next_row(&self, row: usize) -> Ahead {
         let Product {
             correlation,
             program,
             ..
         } = *self.product;
-        let sheets = &correlation.sheets;
-        let (channels, row, first) = match sheets.has_features {
-            true => {
-                let first = chunk * program.chunk;
-                let next = first_column + TURNS;
-                let (chunk, column) = match next < self.tile.len[1] {
-                    true => (first, next),
-                    false => (first + program.chunk, first_column % TURNS),
-                };
-                let end = match self.product.has_far_features() {
-                    true => program.sources.min(chunk + program.chunk),
-                    false => chunk,
-                };
-                (chunk..end, row, column)
-            }
-            false => {
-                let row = (row + program.kernel[0]).wrapping_sub(correlation.before[0]);
-                let end = match chunk == self.chunks.start && sheets.held().contains(&row) {
-                    true => program.sources,
-                    false => 0,
-                };
-                (0..end, row, first_column)
-            }
+        let (sheets, tile) = (&correlation.sheets, &self.tile);
+        let row = (row + program.kernel[0]).wrapping_sub(correlation.before[0]);
+        let is_there = !sheets.has_features && sheets.held().contains(&row);
+        let columns = match is_there {
+            true => sheets.size[1].saturating_sub(tile.first[1]),
+            false => 0,
         };
-        let column = self.tile.first[1] + first;
-        let place = sheets.place(self.tile.sheet, channels.start, [row, column]);
+        let place = sheets.place(tile.sheet, 0, [row, tile.first[1]]);
         Ahead {
             start: correlation.source.as_ptr().wrapping_add(place),
-            channels: channels.len(),
-            share: channels.len().div_ceil(self.groups.len()),
-            columns: sheets.size[1].saturating_sub(column),
+            channels: program.sources,
+            share: program.sources.div_ceil(self.groups.len()),
+            columns,
             channel: sheets.channel(),
-            pixel: sheets.pixel,
+        }
+    }
+
+    /// Asks for a group's share of the same chunk of the features of the next block to take its turn, if features
+    /// come from memory.
+    #[inline(always)]
+    pub(super) fn prefetch_features<I: Isa>(
+        &self,
+        isa: I,
+        column: usize,
+        chunk: usize,
+        group: usize,
+    ) {
+        if !self.product.has_far_features() {
+            return;
+        }
+        let Product {
+            correlation,
+            program,
+            ..
+        } = *self.product;
+        let first = chunk * program.chunk;
+        let next = column + PIXELS;
+        let (first, column) = match next < self.tile.len[1] {
+            true => (first, next),
+            false => (first + program.chunk, column % PIXELS),
+        };
+        let end = program.sources.min(first + program.chunk);
+        let share = end.saturating_sub(first).div_ceil(self.groups.len());
+        let first = first + group * share;
+        let place = [0, self.tile.first[1] + column];
+        let sheets = &correlation.sheets;
+        for feature in first..end.min(first + share) {
+            let place = sheets.place(self.tile.sheet, feature, place);
+            isa.prefetch_to_l2(correlation.source.as_ptr().wrapping_add(place));
         }
     }
 }
 
-/// Pixels of some channels that are asked for ahead.
+/// A row that comes from memory and is asked for while code runs, a share of the channels for each group.
 pub(super) struct Ahead {
-    /// The first column of the first channel.
+    /// Its first pixel.
     start: *const f32,
     channels: usize,
-    /// Channels of each group.
     share: usize,
     columns: usize,
-    /// Floats from one channel to the next, and from one column to the next.
+    /// Floats from one channel to the next.
     channel: usize,
-    pixel: usize,
 }
 
 impl Ahead {
     /// Asks for those of the columns that there are.
     #[inline(always)]
     pub(super) fn prefetch<I: Isa>(&self, isa: I, group: usize, columns: Range<usize>) {
-        let first = group * self.share;
         let columns = columns.start..columns.end.min(self.columns);
+        let first = group * self.share;
         for channel in first..self.channels.min(first + self.share) {
             let start = self.start.wrapping_add(channel * self.channel);
             for column in columns.clone() {
-                isa.prefetch_to_l2(start.wrapping_add(column * self.pixel));
+                isa.prefetch_to_l2(start.wrapping_add(column * LANES));
             }
         }
     }

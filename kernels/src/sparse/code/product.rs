@@ -5,9 +5,11 @@
 //! a ring of as many rows as the window has; features need not be packed at all.
 
 use std::ops::Range;
+use std::ptr;
 
 use super::endings::Ending;
 use super::program::{Frame, MOST_RESULTS, MOST_ROWS, NEAR, Program};
+use super::segment::Segment;
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::{Isa, processor};
@@ -16,7 +18,7 @@ use crate::shared::Shared;
 use crate::sparse::correlate::{Correlation, LEAST_TASKS, Parts};
 use crate::sparse::sheets::{Sheets, TilePlace};
 
-/// Bytes of code that a task goes through for each pixel, at most: a quarter of the second-level cache, which holds
+/// Bytes of code that a task goes through for each turn of pixels, at most: a quarter of the second-level cache, which holds
 /// them beside all else.
 fn most_code() -> usize {
     processor::second_level_cache() / 4
@@ -28,9 +30,9 @@ const MOST_PACKED: usize = 128 << 10;
 /// Floats of features that no second-level cache holds, 8 MB: they are asked for ahead.
 const FAR: usize = 2 << 20;
 
-/// Blocks of features that take turns in the code of a group, which then comes from the second-level cache half as
-/// often: as many as have what they reach in the first-level cache together.
-pub(super) const TURNS: usize = 2;
+/// Pixels that take turns in the code of a group, which then comes from the second-level cache half as often:
+/// as many as have what they reach in the first-level cache together.
+pub(super) const PIXELS: usize = 2;
 
 /// What results without a bias add.
 static NO_BIAS: [f32; MOST_RESULTS] = [0.0; MOST_RESULTS];
@@ -64,7 +66,7 @@ impl Product<'_> {
             true => usize::MAX,
             false => most_code(),
         };
-        let pieces = (program.code_len / parts.count)
+        let pieces = (program.turn_len() / parts.count)
             .div_ceil(most_code)
             .max(LEAST_TASKS.div_ceil(parts.count * pixels));
         let groups = program.groups().div_ceil(pieces.clamp(1, program.groups()));
@@ -144,7 +146,7 @@ impl Product<'_> {
             0 => 0,
             start => start - 1 + height,
         };
-        let pieces = self.program.code_len.div_ceil(most_code());
+        let pieces = self.program.turn_len().div_ceil(most_code());
         let groups = self.program.groups();
         let mut rows = Rows::new(self.sheet(0), scratch, packed_rows);
         set.run(SomeRows {
@@ -189,9 +191,9 @@ impl<'a> Task<'a> {
         self.packed_len() + self.sums_len()
     }
 
-    /// Floats of a packed row: all channels of all pixels that windows on the tile reach, and one behind it that
-    /// is computed with the last one.
-    fn row_len(&self) -> usize {
+    /// Floats of a packed row: all channels of all pixels that windows on the tile reach, and behind an odd number
+    /// of columns on one more.
+    pub(super) fn row_len(&self) -> usize {
         let program = self.product.program;
         let columns = self.tile.len[1].next_multiple_of(program.pixels);
         (columns + program.kernel[1] - 1) * program.sources * LANES
@@ -204,25 +206,77 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Floats of the sums of pixels that are computed together, for one group.
-    fn group_len(&self) -> usize {
-        let program = self.product.program;
-        program.pixels * program.group * LANES
+    /// What becomes of whole sums of so many pixels.
+    pub(super) fn results(&self, pixels: usize) -> Ending {
+        let Product {
+            correlation,
+            parts,
+            streamed,
+            ..
+        } = *self.product;
+        Ending::Results {
+            rectified: parts.count == 1 && correlation.rectified,
+            streamed,
+            pixels,
+        }
     }
 
-    /// Floats of the sums of so many columns, for all groups.
-    fn sums_of(&self, columns: usize) -> usize {
-        columns / self.product.program.pixels * self.groups.len() * self.group_len()
+    /// What all code for a row is called with.
+    #[inline(always)]
+    pub(super) fn frame(&self, target: &Target<'_>) -> Frame {
+        let Product {
+            correlation,
+            program,
+            parts,
+            ..
+        } = *self.product;
+        Frame {
+            rows: [ptr::null(); MOST_ROWS],
+            values: correlation.values.as_ptr(),
+            sums: ptr::null_mut(),
+            ending: program.ending(0, Ending::Sums),
+            target: target.start,
+            target_step: target.sheets.channel() * size_of::<f32>(),
+            bias: NO_BIAS.as_ptr(),
+            floor: match parts.count == 1 && correlation.relu {
+                true => 0.0,
+                false => f32::NEG_INFINITY,
+            },
+        }
+    }
+
+    /// Points a frame to the values and the bias of a group.
+    #[inline(always)]
+    pub(super) fn point(&self, frame: &mut Frame, group: usize, segment: Segment) {
+        let Product {
+            correlation,
+            program,
+            parts,
+            ..
+        } = *self.product;
+        frame.values = correlation.values[segment.value as usize..]
+            .as_ptr()
+            .wrapping_add(NEAR);
+        if let Some(bias) = correlation.bias.filter(|_| parts.count == 1) {
+            frame.bias = bias[program.results_of(group)].as_ptr();
+        }
+    }
+
+    /// Floats of the sums of one pixel.
+    fn pixel_len(&self) -> usize {
+        self.groups.len() * self.product.program.group * LANES
     }
 
     fn sums_len(&self) -> usize {
-        let pixels = self.product.program.pixels;
         match self.chunks.len() {
-            0 | 1 => self.sums_of(pixels),
-            _ => self.sums_of(self.tile.len[1].next_multiple_of(pixels)),
+            0 | 1 => self.pixel_len(),
+            _ => self.pixel_len() * self.tile.len[1],
         }
     }
 }
+
+/// Where each row that windows on a row of the tile reach begins.
+pub(super) type Starts = [*const f32; MOST_ROWS];
 
 /// Where the results of a row go.
 pub(super) struct Target<'a> {
@@ -233,9 +287,20 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Asks for the places of so many results of so many pixels, from the first one on.
+    #[inline(always)]
+    pub(super) fn prefetch<I: Isa>(&self, isa: I, first: *mut f32, [results, pixels]: [usize; 2]) {
+        for result in 0..results {
+            for pixel in 0..pixels {
+                let step = result * self.sheets.channel() + pixel * LANES;
+                isa.prefetch(first.wrapping_add(step));
+            }
+        }
+    }
+
     /// The place of a result at a column.
     #[inline(always)]
-    fn place(&self, result: usize, column: usize) -> *mut f32 {
+    pub(super) fn place(&self, result: usize, column: usize) -> *mut f32 {
         let place = self.sheets.place(self.sheet, result, [self.row, column]);
         self.start.wrapping_add(place)
     }
@@ -267,7 +332,7 @@ impl<'a> Rows<'a> {
 impl Rows<'_> {
     /// Where each row that windows on a row of the tile reach begins, and floats from pixel to pixel.
     #[inline(always)]
-    fn starts<I: Isa>(&mut self, isa: I, row: usize) -> ([*const f32; MOST_ROWS], usize) {
+    fn starts<I: Isa>(&mut self, isa: I, row: usize) -> (Starts, usize) {
         let task = &self.task;
         let Product {
             correlation,
@@ -305,97 +370,80 @@ impl Rows<'_> {
     #[inline(always)]
     pub(super) unsafe fn compute<I: Isa>(&mut self, isa: I, row: usize, target: &Target<'_>) {
         let (starts, pixel) = self.starts(isa, row);
+        // SAFETY: as the caller vouches.
+        unsafe {
+            match self.task.product.program.pixels {
+                1 => self.compute_pixels(isa, row, (starts, pixel), target),
+                _ => self.task.compute_pairs(isa, row, starts, target),
+            }
+        }
+    }
+
+    /// Computes a row pixel by pixel.
+    ///
+    /// # Safety
+    /// As of [`compute`](Self::compute).
+    #[inline(always)]
+    unsafe fn compute_pixels<I: Isa>(
+        &mut self,
+        isa: I,
+        row: usize,
+        (starts, pixel): (Starts, usize),
+        target: &Target<'_>,
+    ) {
         let task = &self.task;
         let Product {
             correlation,
             program,
-            parts,
-            streamed,
+            ..
         } = *task.product;
         let tile = &task.tile;
-        let group_len = task.group_len();
-        let is_whole = parts.count == 1;
-        let mut frame = Frame {
-            rows: starts,
-            values: correlation.values.as_ptr(),
-            sums: self.sums.as_mut_ptr(),
-            ending: program.ending(0, Ending::Sums),
-            target: target.start,
-            target_step: target.sheets.channel() * size_of::<f32>(),
-            bias: NO_BIAS.as_ptr(),
-            floor: match is_whole && correlation.relu {
-                true => 0.0,
-                false => f32::NEG_INFINITY,
-            },
-        };
-        // Features: what a block reaches stays in the first-level cache for all groups. Windows: the code of some
-        // groups does, for all pixels of the row.
-        let (turns, bundle) = match correlation.sheets.has_features {
-            true => (TURNS, 1),
-            false => (tile.len[1], program.bundle),
-        };
-        let groups = task.groups.clone();
+        let pixel_len = task.pixel_len();
+        let ahead = task.next_row(row);
+        let mut frame = task.frame(target);
+        frame.rows = starts;
+        frame.sums = self.sums.as_mut_ptr();
         for chunk in task.chunks.clone() {
-            let is_first = chunk == task.chunks.start;
             let is_last = chunk + 1 == task.chunks.end;
+            let ending = match is_last {
+                true => task.results(1),
+                false => Ending::Sums,
+            };
             let segments = &program.segments[chunk * program.groups()..];
-            for first_column in (0..tile.len[1]).step_by(turns) {
-                let end = tile.len[1].min(first_column + turns);
-                let ahead = task.ahead([row, first_column], chunk);
-                for first_group in groups.clone().step_by(bundle) {
-                    let bundle = first_group..groups.end.min(first_group + bundle);
-                    for column in (first_column..end).step_by(program.pixels) {
-                        let count = program.pixels.min(end - column);
-                        let ending = match is_last {
-                            true => Ending::Results {
-                                rectified: is_whole && correlation.rectified,
-                                streamed,
-                                first: count < program.pixels,
-                            },
-                            false => Ending::Sums,
-                        };
+            for first_column in (0..tile.len[1]).step_by(PIXELS) {
+                let columns = first_column..tile.len[1].min(first_column + PIXELS);
+                for (at, group) in task.groups.clone().enumerate() {
+                    let results = program.results_of(group);
+                    let segment = segments[group];
+                    task.point(&mut frame, group, segment);
+                    frame.ending = program.ending(group, ending);
+                    let start = match chunk == task.chunks.start {
+                        true => segment.from_zero,
+                        false => segment.onward,
+                    };
+                    for column in columns.clone() {
+                        if correlation.sheets.has_features {
+                            task.prefetch_features(isa, column, chunk, at);
+                        } else if chunk == task.chunks.start {
+                            ahead.prefetch(isa, at, column..column + 1);
+                        }
                         let place = column * pixel + chunk * program.chunk * LANES;
                         frame.rows = starts.map(|start| start.wrapping_add(place + NEAR * LANES));
-                        let sums = match task.chunks.len() {
-                            0 | 1 => 0,
-                            _ => task.sums_of(column),
-                        };
-                        for group in bundle.clone() {
-                            let at = group - groups.start;
-                            let results = program.results_of(group);
-                            let segment = segments[group];
-                            let turn = column - first_column;
-                            ahead.prefetch(isa, at, turn..turn + count);
-                            frame.values = correlation.values[segment.value as usize..]
-                                .as_ptr()
-                                .wrapping_add(NEAR);
-                            if let Some(bias) = correlation.bias.filter(|_| is_whole) {
-                                frame.bias = bias[results.clone()].as_ptr();
-                            }
-                            frame.ending = program.ending(group, ending);
-                            frame.target = target.place(results.start, tile.first[1] + column);
-                            if is_last && correlation.rectified {
-                                for result in 0..results.len() {
-                                    let step = result * target.sheets.channel();
-                                    for pixel in 0..count {
-                                        let step = step + pixel * LANES;
-                                        isa.prefetch(frame.target.wrapping_add(step));
-                                    }
-                                }
-                            }
-                            let sums = &mut self.sums[sums + at * group_len..][..group_len];
-                            frame.sums = sums.as_mut_ptr();
-                            let start = match is_first {
-                                true => segment.from_zero,
-                                false => segment.onward,
-                            };
-                            // SAFETY: only a set with AVX-512 has a program; the code reads a vector for
-                            // each weight and pixel, of channels that there are, in rows that were packed or
-                            // are features of one block, as many values as are its own, and for each result
-                            // of the group a bias and, between chunks, a vector of sums a pixel. The caller
-                            // vouches for the target.
-                            unsafe { program.code.call(start, &frame) };
+                        frame.target = target.place(results.start, tile.first[1] + column);
+                        if is_last && correlation.rectified {
+                            target.prefetch(isa, frame.target, [results.len(), 1]);
                         }
+                        let sums_at = match task.chunks.len() {
+                            0 | 1 => 0,
+                            _ => column * pixel_len,
+                        };
+                        let sums = &mut self.sums[sums_at..][..pixel_len];
+                        frame.sums = sums[at * program.group * LANES..].as_mut_ptr();
+                        // SAFETY: only a set with AVX-512 has a program; the code reads a vector for each
+                        // weight, of channels that there are, in rows that were packed or are features of
+                        // one block, as many values as are its own, and for each result of the group a bias
+                        // and, between chunks, a vector of sums. The caller vouches for the target.
+                        unsafe { program.code.call(start, &frame) };
                     }
                 }
             }

@@ -6,20 +6,20 @@
 //! the first-level cache comes from the second-level one, ahead of its execution, for nothing in it
 //! branches.
 
-use std::mem::offset_of;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::assembler::{Assembler, FLOAT, Place, Register, VECTOR, Vector, is_near_vector};
+use super::assembler::{Assembler, Place, Register, VECTOR};
 use super::endings::{Ending, Endings};
 use super::memory::Code;
+use super::segment::{Segment, SegmentShape};
 use crate::dispatch::InstructionSet;
 use crate::isa::processor;
 use crate::lanes::LANES;
 use crate::sparse::index::{Entry, Order, Outline};
 
 /// Sums that stay in registers; the other four take turns with weights and vectors of the source.
-const MOST_SUMS: usize = 28;
+pub(super) const MOST_SUMS: usize = 28;
 
 /// Results of a group, at most.
 pub(super) const MOST_RESULTS: usize = MOST_SUMS;
@@ -35,10 +35,17 @@ const REACHED_BY_WINDOW: usize = 576;
 /// than vectors that come from the second-level cache.
 const ONE_CHUNK: usize = 1024;
 
+/// Weights of two pixels whose code, 26 bytes each, leaves a quarter of a first-level cache of 32 KB free.
+const NEAR_WEIGHTS: usize = 950;
+
+/// Groups of two pixels that take turns, at most.
+pub(super) const MOST_BUNDLE: usize = 8;
+
 /// Rows of a window that there are registers for.
 pub(super) const MOST_ROWS: usize = 5;
 
 /// What the code of a product is called with.
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Frame {
     pub(super) rows: [*const f32; MOST_ROWS],
@@ -59,20 +66,8 @@ pub(super) struct Frame {
 /// Where pointers point to behind what they begin with, so that displacements of either sign are used.
 pub(super) const NEAR: usize = 128;
 
-/// Registers that hold no sum.
-const MOST_VECTORS: usize = 32 - MOST_SUMS;
-
 const FRAME: Register = Register::Rdi;
-const VALUES: Register = Register::Rax;
 pub(super) const SUMS: Register = Register::Rdx;
-const ROWS: [Register; MOST_ROWS] = [
-    Register::Rsi,
-    Register::R8,
-    Register::R9,
-    Register::R10,
-    Register::R11,
-];
-
 /// The place of what so many bytes of the frame go before.
 pub(super) fn in_frame(offset: usize) -> Place {
     Place {
@@ -93,16 +88,16 @@ pub(super) fn sum_place(sum: u8) -> Place {
 #[derive(Clone, Debug)]
 pub(in crate::sparse) struct Program {
     pub(super) code: Arc<Code>,
-    pub(super) code_len: usize,
+    code_len: usize,
     /// In which order it reads the values.
     pub(in crate::sparse) order: Order,
     pub(super) results: usize,
     pub(super) sources: usize,
     /// Rows and columns of the window.
     pub(super) kernel: [usize; 2],
-    /// Neighbours in a row whose sums are computed together, side by side: two where windows overlap.
+    /// Neighbours in a row whose sums are computed together, two or one.
     pub(super) pixels: usize,
-    /// Groups whose code the first-level cache holds together.
+    /// Groups that a turn of pixels goes through before the next one does.
     pub(super) bundle: usize,
     /// Results of a group, and channels of a chunk.
     pub(super) group: usize,
@@ -111,17 +106,6 @@ pub(in crate::sparse) struct Program {
     pub(super) segments: Vec<Segment>,
     /// Of every group but the last, and of that one.
     endings: [Endings; 2],
-}
-
-/// The code for a group of results and a chunk of source channels.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Segment {
-    /// Where it begins with sums of zero.
-    pub(super) from_zero: u32,
-    /// Where it begins with the sums in the frame.
-    pub(super) onward: u32,
-    /// Its first value.
-    pub(super) value: u32,
 }
 
 impl Program {
@@ -149,20 +133,22 @@ impl Program {
         if !set.is_avx512() || !is_plain || !is_near || height > MOST_ROWS || results == 0 {
             return Err(entries);
         }
-        let pixels = width.min(2);
         let chunk = Self::chunk(outline);
         let chunks = chunks_of(sources, chunk);
-        let most = 950;
         let weights = entries.len().div_ceil(chunks);
-        let groups = match width {
-            1 => results.div_ceil(MOST_SUMS),
-            _ => results
-                .div_ceil(MOST_SUMS / pixels)
-                .max(weights.div_ceil(most)),
+        // Of two pixels the same code is gone through for a whole row, so it has to stay in the cache; sums of
+        // many pixels that wait for another chunk would not.
+        let pair_groups = results.div_ceil(MOST_SUMS / 2);
+        let pixels = match width > 1 && chunks == 1 && weights <= pair_groups * NEAR_WEIGHTS {
+            true => 2,
+            false => 1,
         };
-        let group = results.div_ceil(groups);
-        let bundle = (most * results.div_ceil(group) / weights.max(1)).max(1);
-        let (groups, chunks) = (results.div_ceil(group), chunks_of(sources, chunk));
+        let group = results.div_ceil(results.div_ceil(MOST_SUMS / pixels));
+        let groups = results.div_ceil(group);
+        let bundle = match pixels {
+            1 => groups,
+            _ => (groups * NEAR_WEIGHTS / weights.max(1)).clamp(1, MOST_BUNDLE),
+        };
         let cell = |entry: &Entry| {
             let (source, result) = (entry.source as usize, entry.result as usize);
             (source / chunk, result / group)
@@ -230,6 +216,11 @@ impl Program {
         }
     }
 
+    /// Bytes of code that a turn of pixels goes through.
+    pub(super) fn turn_len(&self) -> usize {
+        self.code_len / self.groups() * self.bundle.min(self.groups())
+    }
+
     pub(super) fn results_of(&self, group: usize) -> Range<usize> {
         let first = group * self.group;
         first..self.results.min(first + self.group)
@@ -255,151 +246,4 @@ impl Program {
 /// Chunks of so many channels; one of none, where sums begin and end.
 fn chunks_of(sources: usize, chunk: usize) -> usize {
     sources.div_ceil(chunk).max(1)
-}
-
-/// What the code of a segment is made for.
-struct SegmentShape {
-    results: Range<usize>,
-    first_source: usize,
-    /// Channels of the source that lie side by side.
-    sources: usize,
-    kernel: [usize; 2],
-    pixels: usize,
-}
-
-impl SegmentShape {
-    /// Appends the code for these weights, ordered by source and place of the window.
-    fn assemble(&self, assembler: &mut Assembler, weights: &[Entry], value: u32) -> Segment {
-        let sums = 0..(self.pixels * self.results.len()) as u8;
-        assembler.align(VECTOR as usize);
-        let onward = assembler.len() as u32;
-        assembler.load_register(SUMS, in_frame(offset_of!(Frame, sums)));
-        for sum in sums.clone() {
-            assembler.load(Vector(sum), sum_place(sum));
-        }
-        let to_products = assembler.jump();
-        let from_zero = assembler.len() as u32;
-        for sum in sums {
-            assembler.clear(Vector(sum));
-        }
-        assembler.land(to_products);
-        for (at, &row) in ROWS.iter().enumerate().take(self.kernel[0]) {
-            let place = offset_of!(Frame, rows) + at * size_of::<*const f32>();
-            assembler.load_register(row, in_frame(place));
-        }
-        assembler.load_register(VALUES, in_frame(offset_of!(Frame, values)));
-        self.products(assembler, weights);
-        assembler.jump_through(in_frame(offset_of!(Frame, ending)));
-        Segment {
-            from_zero,
-            onward,
-            value,
-        }
-    }
-
-    fn products(&self, assembler: &mut Assembler, weights: &[Entry]) {
-        let mut values = Values::default();
-        let mut vectors = Vectors::new(self);
-        for weight in weights {
-            let value = values.next(assembler);
-            let sum = (weight.result as usize - self.results.start) as u8;
-            match self.pixels {
-                1 => {
-                    let x = vectors.get(assembler, weight, 0);
-                    assembler.multiply_add_float(Vector(sum), x, value);
-                }
-                _ => {
-                    let neighbours = [0, 1].map(|pixel| vectors.get(assembler, weight, pixel));
-                    assembler.load_float(WEIGHT, value);
-                    for (pixel, x) in neighbours.into_iter().enumerate() {
-                        let sum = sum + (pixel * self.results.len()) as u8;
-                        assembler.multiply_add(Vector(sum), x, WEIGHT);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The weight of two pixels.
-const WEIGHT: Vector = Vector(31);
-
-/// Where the values lie, one after the other.
-#[derive(Default)]
-struct Values {
-    count: i32,
-    /// How far the pointer has moved, in floats.
-    moved: i32,
-}
-
-impl Values {
-    fn next(&mut self, assembler: &mut Assembler) -> Place {
-        let near = NEAR as i32;
-        if self.count - self.moved == 2 * near {
-            assembler.add(VALUES, 2 * near * FLOAT);
-            self.moved += 2 * near;
-        }
-        let offset = (self.count - self.moved - near) * FLOAT;
-        self.count += 1;
-        Place {
-            base: VALUES,
-            offset,
-        }
-    }
-}
-
-/// A vector of the source: its channel, and its row and column of the windows.
-type Reached = (u32, [usize; 2]);
-
-/// Registers that take turns with vectors of the source.
-struct Vectors<'a> {
-    shape: &'a SegmentShape,
-    /// What each holds.
-    held: [Option<Reached>; MOST_VECTORS],
-    turn: usize,
-    /// How far the pointers have moved.
-    moved: [i32; MOST_ROWS],
-}
-
-impl<'a> Vectors<'a> {
-    fn new(shape: &'a SegmentShape) -> Self {
-        Self {
-            shape,
-            held: [None; MOST_VECTORS],
-            turn: 0,
-            moved: [0; MOST_ROWS],
-        }
-    }
-
-    /// The register with what a weight takes for a pixel.
-    fn get(&mut self, assembler: &mut Assembler, weight: &Entry, pixel: usize) -> Vector {
-        let [row, column] = weight.tap.map(|at| at as usize);
-        let reached = (weight.source, [row, column + pixel]);
-        let register = |at: usize| Vector((MOST_SUMS + at) as u8);
-        if let Some(at) = self.held.iter().position(|held| *held == Some(reached)) {
-            return register(at);
-        }
-        let place = self.place(assembler, reached);
-        let at = self.turn;
-        assembler.load(register(at), place);
-        self.held[at] = Some(reached);
-        // The last one is the weight's, if that is loaded.
-        self.turn = (at + 1) % (MOST_VECTORS + 1 - self.shape.pixels);
-        register(at)
-    }
-
-    fn place(&mut self, assembler: &mut Assembler, (source, [row, column]): Reached) -> Place {
-        let shape = self.shape;
-        let place = (column * shape.sources + source as usize) as i32;
-        let base = ROWS[row];
-        let mut offset = (place - (shape.first_source + NEAR) as i32) * VECTOR - self.moved[row];
-        // Channels of one column follow one another, and so may the pointer.
-        if shape.kernel[1] == 1 && !is_near_vector(offset) {
-            let step = offset + NEAR as i32 * VECTOR;
-            assembler.add(base, step);
-            self.moved[row] += step;
-            offset -= step;
-        }
-        Place { base, offset }
-    }
 }
