@@ -15,6 +15,7 @@ mod pairs;
 mod pooled;
 mod product;
 mod program;
+mod rows;
 mod segment;
 
 #[cfg(test)]

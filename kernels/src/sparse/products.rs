@@ -16,7 +16,7 @@ pub(super) struct Products {
 /// How products are computed: to the same bits.
 #[derive(Clone, Debug)]
 pub(super) enum Way {
-    Code(Program),
+    Code(Arc<Program>),
     Lists(Arc<Index>),
 }
 
@@ -26,7 +26,7 @@ impl Products {
         match Program::new(set, &outline, entries) {
             Ok(program) => Self {
                 outline,
-                way: Way::Code(program),
+                way: Way::Code(Arc::new(program)),
             },
             Err(entries) => Self::by_lists(outline, entries),
         }

@@ -136,7 +136,7 @@ impl Ahead {
         for channel in first..self.channels.min(first + self.share) {
             let start = self.start.wrapping_add(channel * self.channel);
             for column in columns.clone() {
-                isa.prefetch_to_l2(start.wrapping_add(column * LANES));
+                isa.prefetch(start.wrapping_add(column * LANES));
             }
         }
     }

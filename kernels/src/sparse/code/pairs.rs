@@ -1,7 +1,8 @@
 //! Rows of results two pixels at a time.
 
-use super::product::{Product, Starts, Target, Task};
+use super::product::{Product, Task};
 use super::program::{MOST_BUNDLE, NEAR};
+use super::rows::{Starts, Target};
 use crate::isa::Isa;
 use crate::lanes::LANES;
 

@@ -1,6 +1,7 @@
 //! Max pooling behind a product by code, while its rows are still in the cache.
 
-use super::product::{Product, Rows, Target};
+use super::product::Product;
+use super::rows::{Rows, Target};
 use crate::conv2d::{Pooling, Ring};
 use crate::dispatch::{InstructionSet, Kernel};
 use crate::gemm::scratch::with_scratch;

@@ -7,7 +7,6 @@
 //! branches.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::assembler::{Assembler, Place, Register, VECTOR};
 use super::endings::{Ending, Endings};
@@ -85,9 +84,9 @@ pub(super) fn sum_place(sum: u8) -> Place {
 }
 
 /// The products of one direction of a mask, compiled.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(in crate::sparse) struct Program {
-    pub(super) code: Arc<Code>,
+    pub(super) code: Code,
     code_len: usize,
     /// In which order it reads the values.
     pub(in crate::sparse) order: Order,
@@ -183,7 +182,7 @@ impl Program {
             _ => return Err(entries),
         };
         Ok(Self {
-            code: Arc::new(code),
+            code,
             code_len: bytes.len(),
             order: Order::of(entries.iter()),
             results,

@@ -115,6 +115,9 @@ fn convolutions() {
             ([1, 1, 1], [5, 4], [3, 3]),
             ([2, 5, 30], [7, 31], [3, 3]),
             ([1, 70, 57], [6, 15], [3, 3]),
+            ([2, 24, 57], [6, 13], [3, 3]),
+            ([1, 3, 200], [2, 6], [3, 3]),
+            ([1, 6, 20], [4, 1], [3, 3]),
             ([1, 12, 8], [9, 10], [5, 2]),
             ([3, 40, 33], [3, 5], [1, 1]),
         ];
@@ -129,7 +132,7 @@ fn convolutions() {
                 if height * width == 0 {
                     continue;
                 }
-                for density in [0.05, 0.4] {
+                for density in [0.05, 0.15, 0.4] {
                     let owned = mask(kernel[0] * kernel[1] * inputs * outputs, density);
                     let pattern = Pattern::conv2d(set, window, [inputs, outputs], &owned);
                     let layout = Layout {

@@ -40,6 +40,10 @@ fn vectors_are_multiplied_and_added() {
     assert_eq!(code, [0x62, 0xf2, 0x15, 0x50, 0xb8, 0x58, 0x80]);
     let code = bytes(|code| code.multiply_add_float(Vector(26), Vector(8), at(R9, 508)));
     assert_eq!(code, [0x62, 0x42, 0x3d, 0x58, 0xb8, 0x51, 0x7f]);
+    let code = bytes(|code| code.multiply_add(Vector(3), Vector(29), Vector(31)));
+    assert_eq!(code, [0x62, 0x92, 0x15, 0x40, 0xb8, 0xdf]);
+    let code = bytes(|code| code.multiply_add(Vector(26), Vector(8), Vector(19)));
+    assert_eq!(code, [0x62, 0x22, 0x3d, 0x48, 0xb8, 0xd3]);
 }
 
 #[test]
