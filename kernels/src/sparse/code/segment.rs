@@ -40,7 +40,7 @@ pub(super) struct SegmentShape {
     /// Channels of the source that lie side by side.
     pub(super) sources: usize,
     pub(super) kernel: [usize; 2],
-    /// One or two.
+    /// Whose sums are computed together, one or two.
     pub(super) pixels: usize,
 }
 
@@ -91,6 +91,8 @@ impl SegmentShape {
                 continue;
             }
             let neighbours = [0, 1].map(|pixel| vectors.get(assembler, weight, pixel));
+            // Columns ascend, so the second one never takes the register that the first one was found in.
+            debug_assert_ne!(neighbours[0], neighbours[1]);
             assembler.load_float(WEIGHT, value);
             for (pixel, x) in neighbours.into_iter().enumerate() {
                 let sum = sum + (pixel * self.results.len()) as u8;
