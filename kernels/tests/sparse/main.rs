@@ -290,11 +290,17 @@ fn check_backward(
             rectified,
         };
         check(sparse::conv2d::Input::Replaced(input));
-        let is_left = |x: f32| !rectified || x > 0.0;
-        let expected = x.iter().zip(&expected_x);
-        let expected = expected.map(|(&x, &grad)| if is_left(x) { grad } else { 0.0 });
-        assert!(expected.eq(replaced));
+        assert_eq!(replaced, replacement(&x, &expected_x, rectified));
     }
+}
+
+/// What takes the place of an input: its gradient, but zero where a rectified one is not positive.
+fn replacement(x: &[f32], grad_x: &[f32], rectified: bool) -> Vec<f32> {
+    let is_left = |x: f32| !rectified || x > 0.0;
+    let expected = x.iter().zip(grad_x);
+    expected
+        .map(|(&x, &grad)| if is_left(x) { grad } else { 0.0 })
+        .collect()
 }
 
 fn window(kernel: [usize; 2], stride: [usize; 2], padding: Padding) -> Window {

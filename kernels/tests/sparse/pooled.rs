@@ -11,7 +11,7 @@ use taskweave_kernels::pool;
 use taskweave_kernels::sparse::{self, Pattern};
 use taskweave_kernels::window::Padding;
 
-use super::{hold, mask, packed, window};
+use super::{hold, mask, packed, replacement, window};
 
 /// A convolution with pooling is the convolution, then pooling of what it gave.
 #[test]
@@ -121,10 +121,7 @@ fn pooling_behind_a_convolution_changes_nothing_else() {
                 sparse::conv2d::backward_max_pool(
                     set, operands, recorded, max_pooled, &grad, gradients,
                 );
-                let is_left = |x: f32| !rectified || x > 0.0;
-                let expected = x.iter().zip(&expected_x);
-                let expected = expected.map(|(&x, &grad)| if is_left(x) { grad } else { 0.0 });
-                assert!(expected.eq(replaced));
+                assert_eq!(replaced, replacement(&x, &expected_x, rectified));
                 assert_eq!(beside, grad_values);
             }
             // Sums over images in parts of other sizes.
