@@ -45,15 +45,23 @@ impl Endings {
             assembler.store(Vector(sum), sum_place(sum));
         }
         assembler.ret();
-        let results = [1, pixels].map(|pixels| {
+        let mut for_pixels = |pixels| {
             std::array::from_fn(|number| {
                 let start = assembler.len() as u32;
                 let (rectified, streamed) = (number & 2 != 0, number & 1 != 0);
                 assemble_results(assembler, [pixels, results], rectified, streamed);
                 start
             })
-        });
-        Self { sums, results }
+        };
+        let first = for_pixels(1);
+        let all = match pixels {
+            1 => first,
+            _ => for_pixels(pixels),
+        };
+        Self {
+            sums,
+            results: [first, all],
+        }
     }
 
     /// Where an ending begins.

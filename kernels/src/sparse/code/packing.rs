@@ -65,8 +65,7 @@ impl Task<'_> {
         } = *self.product;
         let (sheets, tile) = (&correlation.sheets, &self.tile);
         let row = (row + program.kernel[0]).wrapping_sub(correlation.before[0]);
-        let is_there = !sheets.has_features && sheets.held().contains(&row);
-        let columns = match is_there {
+        let columns = match sheets.held().contains(&row) {
             true => sheets.size[1].saturating_sub(tile.first[1]),
             false => 0,
         };

@@ -11,8 +11,7 @@ impl Task<'_> {
     /// stays in the first-level cache for all columns.
     ///
     /// # Safety
-    /// Of each of the task's results every column of the tile is valid for writing in the target, and
-    /// for reading if it is rectified; if it is streamed, it is aligned.
+    /// As of [`Rows::compute`](super::rows::Rows::compute).
     #[inline(always)]
     pub(super) unsafe fn compute_pairs<I: Isa>(
         &self,

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::ptr;
 
 use super::endings::Ending;
-use super::program::{Frame, MOST_RESULTS, MOST_ROWS, NEAR, Program};
+use super::program::{Frame, MOST_ROWS, MOST_SUMS, NEAR, Program};
 use super::rows::{Rows, SomeRows, Target};
 use super::segment::Segment;
 use crate::dispatch::InstructionSet;
@@ -39,7 +39,7 @@ const FAR: usize = 2 << 20;
 pub(super) const PIXELS: usize = 2;
 
 /// What results without a bias add.
-static NO_BIAS: [f32; MOST_RESULTS] = [0.0; MOST_RESULTS];
+static NO_BIAS: [f32; MOST_SUMS] = [0.0; MOST_SUMS];
 
 /// A product, and the parts of its sums that are wanted.
 pub(in crate::sparse) struct Product<'a> {

@@ -17,11 +17,9 @@ use crate::isa::processor;
 use crate::lanes::LANES;
 use crate::sparse::index::{Entry, Order, Outline};
 
-/// Sums that stay in registers; the other four take turns with weights and vectors of the source.
+/// Sums that stay in registers, so results of a group at most; the other four take turns with weights and vectors of
+/// the source.
 pub(super) const MOST_SUMS: usize = 28;
-
-/// Results of a group, at most.
-pub(super) const MOST_RESULTS: usize = MOST_SUMS;
 
 /// Vectors that one pixel of the result reaches in a chunk, at most: 16 KB, so that two pixels leave a third of a
 /// first-level cache to the values and sums.

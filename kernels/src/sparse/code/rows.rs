@@ -136,7 +136,6 @@ impl Rows<'_> {
         let pixel_len = task.pixel_len();
         let ahead = task.next_row(row);
         let mut frame = task.frame(target);
-        frame.rows = starts;
         frame.sums = self.sums.as_mut_ptr();
         for chunk in task.chunks.clone() {
             let is_last = chunk + 1 == task.chunks.end;
