@@ -290,7 +290,7 @@ fn check_backward(
             rectified,
         };
         check(sparse::conv2d::Input::Replaced(input));
-        assert_eq!(replaced, replacement(&x, &expected_x, rectified));
+        assert_eq!(replaced, replacement(x, &expected_x, rectified));
     }
 }
 
