@@ -189,6 +189,60 @@ fn rows_of_zeros_are_not_read_and_nan_is_kept() {
     }
 }
 
+#[test]
+fn convolutions_are_the_same_on_any_number_of_threads_and_keep_nan() {
+    let window = Window {
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: Padding::Same,
+    };
+    let shape = Conv2dShape {
+        images: 1,
+        inputs: 20,
+        outputs: 44,
+        height: 19,
+        width: 21,
+        window,
+    };
+    let weights = noise(1, shape.weights());
+    let mut x = noise(2, shape.input_features());
+    x[5 * 19 * 21 + 3 * 21 + 7] = f32::NAN;
+    let layer = Affine {
+        weights: &weights,
+        bias: None,
+        activation: Activation::Relu,
+    };
+    for &set in dispatch::all() {
+        let owned = vec![1; shape.weights()];
+        let pattern = Pattern::conv2d(set, window, [shape.inputs, shape.outputs], &owned);
+        let mut values = vec![f32::NAN; pattern.len()];
+        pattern.gather(&weights, &mut values);
+        let mut sparse = single::SparseConv2d::new(&pattern, &shape);
+        sparse.set_values(&values);
+        let convolutions = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.unwrap().install(|| {
+                let mut found = [(); 2].map(|_| vec![0.5; shape.output_features()]);
+                single::conv2d(set, &shape, layer, &x, &mut found[0]);
+                sparse.forward(set, None, Activation::Relu, &x, &mut found[1]);
+                found.map(|y| bits(&y))
+            })
+        };
+        let expected = convolutions(1);
+        for y in &expected {
+            let nan = y.iter().filter(|&&bits| bits == f32::NAN.to_bits());
+            assert_eq!(nan.count(), 9 * shape.outputs, "{set:?}");
+        }
+        for threads in [2, 3, 7] {
+            assert_eq!(
+                convolutions(threads),
+                expected,
+                "{set:?}, {threads} threads"
+            );
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

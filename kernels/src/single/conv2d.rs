@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::planes::Planes;
+use super::planes::{Fill, Planes};
 use crate::conv2d::Conv2dShape;
 use crate::dense::{Activation, Affine};
 use crate::dispatch::{InstructionSet, Kernel};
@@ -21,6 +21,10 @@ pub use sparse::SparseConv2d;
 
 /// Tasks to aim at: the rows of the result are shared out, too, where channels are too few.
 const LEAST_TASKS: usize = 16;
+
+/// Parts of the output channels, each of which puts the image into padded planes of its own: lines that
+/// one processor fills and another reads cost more than to fill them twice.
+const PARTS: usize = 2;
 
 /// `y = activation(x ⋆ weights + bias)` of one image, from `[inputs, height, width]` to `[outputs, output
 /// height, output width]`. How many images the shape has does not count.
@@ -45,7 +49,7 @@ pub fn conv2d(
         packed: steps * channels,
         work: shape.weights(),
     };
-    convolution.run(x, y, |part, packed, sums| {
+    convolution.run(set, x, y, |part, packed, sums| {
         set.run(DenseTask {
             layer,
             part,
@@ -96,24 +100,23 @@ struct Convolution<'a> {
     work: usize,
 }
 
-/// What a task computes: some channels in some places.
+/// What a task computes: some channels of a band of rows.
 struct Part<'a> {
     planes: &'a Planes,
+    /// From the first row of the band on.
     padded: &'a [f32],
     shape: &'a Conv2dShape,
     channels: Range<usize>,
-    /// The first place.
-    first: usize,
     /// Whole tiles of places.
     places: usize,
 }
 
 impl Part<'_> {
-    /// Holds all that tiles read to the planes: the last begins `places - tile` behind the first place.
+    /// Holds all that tiles read to the planes: the last begins at place `places - tile`.
     fn check(&self, tile: usize) {
         let last_tap = self.planes.taps().last().unwrap_or(0);
         let last_plane = (self.shape.inputs.max(1) - 1) * self.planes.len;
-        assert!(last_plane + self.first + self.places + last_tap <= self.padded.len());
+        assert!(last_plane + self.places + last_tap <= self.padded.len());
         assert!(self.places.is_multiple_of(tile));
     }
 }
@@ -122,83 +125,141 @@ impl Convolution<'_> {
     /// Has `sum` fill the sums of each part, `[channels][places]`, and finishes them.
     fn run(
         &self,
+        set: InstructionSet,
         x: &[f32],
         y: &mut [f32],
         sum: impl Fn(&Part<'_>, &mut [f32], &mut [f32]) + Sync,
     ) {
-        let (shape, layer) = (self.shape, self.layer);
+        let shape = self.shape;
         check("x", x.len(), shape.input_features());
         check("y", y.len(), shape.output_features());
-        if let Some(bias) = layer.bias {
+        if let Some(bias) = self.layer.bias {
             check("bias", bias.len(), shape.outputs);
         }
         if y.is_empty() {
             return;
         }
-        let planes = Planes::new(shape);
+        let planes = &Planes::new(shape);
         let [down, across] = planes.axes;
+        let is_small = is_small(self.work * down.output * across.output);
         let groups = shape.outputs.div_ceil(self.channels);
-        let bands = LEAST_TASKS.div_ceil(groups).min(down.output);
-        let band = down.output.div_ceil(bands);
-        let bands = down.output.div_ceil(band);
-        let plane = down.output * across.output;
+        let rows = down.output.div_ceil(LEAST_TASKS.div_ceil(groups));
+        let bands = down.output.div_ceil(rows);
         let target = Shared::new(y.as_mut_ptr());
-        with_scratch(planes.padded_len(self.tile), |padded| {
-            planes.fill(x, padded);
-            let padded = &*padded;
-            let task = |task: usize| {
-                let (group, rows) = (task % groups, task / groups * band);
-                let rows = rows..down.output.min(rows + band);
-                let first = group * self.channels;
-                let part = Part {
-                    planes: &planes,
-                    padded,
-                    shape,
-                    channels: first..shape.outputs.min(first + self.channels),
-                    first: rows.start * down.stride * planes.columns,
-                    places: planes.flat_len(rows.len()).next_multiple_of(self.tile),
-                };
-                with_scratch(self.packed + self.channels * part.places, |scratch| {
-                    let (packed, sums) = scratch.split_at_mut(self.packed);
-                    sum(&part, packed, sums);
-                    for (channel, sums) in part.channels.clone().zip(sums.chunks(part.places)) {
-                        let bias = layer.bias.map_or(0.0, |bias| bias[channel]);
-                        for row in rows.clone() {
-                            let at = (row - rows.start) * down.stride * planes.columns;
-                            let place = channel * plane + row * across.output;
-                            // SAFETY: rows of channels lie within y, whose length was checked, and
-                            // each is written by the one task that has it.
-                            let y = unsafe {
-                                std::slice::from_raw_parts_mut(
-                                    target.start().add(place),
-                                    across.output,
-                                )
-                            };
-                            finish(&sums[at..], across.stride, bias, layer.activation, y);
-                        }
-                    }
-                });
+        let task = |padded: &[f32], group: usize, band: Range<usize>| {
+            let first = group * self.channels;
+            let part = Part {
+                planes,
+                padded: &padded[band.start * down.stride * planes.columns..],
+                shape,
+                channels: first..shape.outputs.min(first + self.channels),
+                places: planes.flat_len(band.len()).next_multiple_of(self.tile),
             };
-            if is_small(self.work * plane) {
-                (0..groups * bands).for_each(task);
-            } else {
-                (0..groups * bands)
-                    .into_par_iter()
-                    .with_max_len(1)
-                    .for_each(task);
-            }
+            with_scratch(self.packed + self.channels * part.places, |scratch| {
+                let (packed, sums) = scratch.split_at_mut(self.packed);
+                sum(&part, packed, sums);
+                set.run(Finish {
+                    part: &part,
+                    layer: self.layer,
+                    band,
+                    sums,
+                    target,
+                });
+            });
+        };
+        let threads = if is_small {
+            1
+        } else {
+            rayon::current_num_threads()
+        };
+        let of_part = groups.div_ceil(PARTS.min(threads));
+        for_each(groups.div_ceil(of_part), threads > 1, |part| {
+            let groups = part * of_part..groups.min((part + 1) * of_part);
+            with_scratch(planes.padded_len(self.tile), |padded| {
+                set.run(Fill {
+                    planes,
+                    image: x,
+                    padded,
+                });
+                let padded = &*padded;
+                for_each(groups.len() * bands, threads > PARTS, |index| {
+                    let (group, band) = (index % groups.len(), index / groups.len() * rows);
+                    let band = band..down.output.min(band + rows);
+                    task(padded, groups.start + group, band);
+                });
+            });
         });
     }
 }
 
-/// Takes the sums where the window stands, and brings them to their end.
-fn finish(sums: &[f32], stride: usize, bias: f32, activation: Activation, y: &mut [f32]) {
-    let end = |sum: f32| activation.apply(sum + bias);
-    if stride == 1 {
-        y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = end(sum));
+/// Runs tasks, `shared` out among threads or not.
+fn for_each(tasks: usize, shared: bool, run: impl Fn(usize) + Send + Sync) {
+    if shared {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(run);
     } else {
-        let sums = sums.iter().step_by(stride);
-        y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = end(sum));
+        (0..tasks).for_each(run);
+    }
+}
+
+/// Takes the sums of a part where the window stands, and brings them to their end.
+struct Finish<'a> {
+    part: &'a Part<'a>,
+    layer: Affine<'a>,
+    /// Rows of the result.
+    band: Range<usize>,
+    sums: &'a [f32],
+    /// The whole result.
+    target: Shared,
+}
+
+impl Kernel for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { part, layer, .. } = self;
+        let Planes { axes, columns, .. } = *part.planes;
+        let [down, across] = axes;
+        let parts = self.sums.chunks_exact(part.places);
+        for (channel, sums) in part.channels.clone().zip(parts) {
+            let bias = layer.bias.map_or(0.0, |bias| bias[channel]);
+            let sums = sums.chunks(down.stride * columns);
+            for (row, sums) in self.band.clone().zip(sums) {
+                let place = (channel * down.output + row) * across.output;
+                // SAFETY: rows of channels lie within the result, whose length was checked, and each is
+                // written by the one task that has it.
+                let y = unsafe {
+                    std::slice::from_raw_parts_mut(self.target.start().add(place), across.output)
+                };
+                if across.stride == 1 {
+                    finish_row(isa, &sums[..y.len()], bias, layer.activation, y);
+                } else {
+                    let sums = sums.iter().step_by(across.stride);
+                    y.iter_mut()
+                        .zip(sums)
+                        .for_each(|(y, &sum)| *y = layer.activation.apply(sum + bias));
+                }
+            }
+        }
+    }
+}
+
+/// `y = activation(sums + bias)`.
+#[inline(always)]
+fn finish_row<I: Isa>(isa: I, sums: &[f32], bias: f32, activation: Activation, y: &mut [f32]) {
+    assert_eq!(sums.len(), y.len());
+    let bias = isa.splat(bias);
+    for at in (0..y.len()).step_by(LANES) {
+        let lanes = LANES.min(y.len() - at);
+        // SAFETY: both have so many values from `at` on.
+        unsafe {
+            let mut sum = isa.load_first_ptr(sums.as_ptr().add(at), lanes);
+            sum = isa.add(sum, bias);
+            if activation == Activation::Relu {
+                sum = isa.max(isa.zero(), sum);
+            }
+            isa.store_first_ptr(y.as_mut_ptr().add(at), sum, lanes);
+        }
     }
 }
 
@@ -255,7 +316,7 @@ impl TileKernel for DenseTask<'_> {
         part.check(tile);
         assert!(panel.len() == shape.inputs * taps && sums.len() >= ROWS * part.places);
         let walk = Walk {
-            x: padded.as_ptr().wrapping_add(part.first),
+            x: padded.as_ptr(),
             inputs: shape.inputs,
             plane: planes.len,
             rows: planes.axes[0].kernel,

@@ -1,6 +1,8 @@
 //! Planes of one image with room around them, each as one long row.
 
 use crate::conv2d::Conv2dShape;
+use crate::dispatch::Kernel;
+use crate::isa::Isa;
 use crate::lanes::LANES;
 use crate::window::Axis;
 
@@ -39,19 +41,6 @@ impl Planes {
         self.channels * self.len + tile + LANES
     }
 
-    /// Puts an image `[channels, height, width]` into its padded planes, zeros around it.
-    pub(super) fn fill(&self, image: &[f32], padded: &mut [f32]) {
-        let [rows, columns] = &self.axes;
-        padded.fill(0.0);
-        let planes = padded.chunks_exact_mut(self.len);
-        for (plane, image) in planes.zip(image.chunks_exact(rows.input * columns.input)) {
-            let lines = plane.chunks_exact_mut(self.columns).skip(rows.before);
-            for (line, pixels) in lines.zip(image.chunks_exact(columns.input)) {
-                line[columns.before..][..columns.input].copy_from_slice(pixels);
-            }
-        }
-    }
-
     /// Places from where a window stands to each of its taps, row by row.
     pub(super) fn taps(&self) -> impl Iterator<Item = usize> {
         let [rows, columns] = self.axes;
@@ -66,5 +55,59 @@ impl Planes {
     pub(super) fn flat_len(&self, rows: usize) -> usize {
         let [down, across] = &self.axes;
         (rows - 1) * down.stride * self.columns + (across.output - 1) * across.stride + 1
+    }
+}
+
+/// Puts an image `[channels, height, width]` into its padded planes, zeros around it.
+pub(super) struct Fill<'a> {
+    pub(super) planes: &'a Planes,
+    pub(super) image: &'a [f32],
+    pub(super) padded: &'a mut [f32],
+}
+
+impl Kernel for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let planes = self.planes;
+        let [down, across] = &planes.axes;
+        for (plane, image) in self
+            .image
+            .chunks_exact(down.input * across.input)
+            .enumerate()
+        {
+            for line in 0..planes.len / planes.columns {
+                let row = line
+                    .checked_sub(down.before)
+                    .filter(|&row| row < down.input);
+                let pixels =
+                    row.map_or(&[][..], |row| &image[row * across.input..][..across.input]);
+                let line = &mut self.padded[plane * planes.len + line * planes.columns..];
+                fill_line(isa, pixels, across.before, planes.columns, line);
+            }
+        }
+        self.padded[planes.channels * planes.len..].fill(0.0);
+    }
+}
+
+/// Zeros, pixels from place `before` on, and zeros up to `columns`. It writes whole vectors, so what lies
+/// behind is to be filled later.
+#[inline(always)]
+fn fill_line<I: Isa>(isa: I, pixels: &[f32], before: usize, columns: usize, line: &mut [f32]) {
+    let mut put = |at: usize, values| {
+        let target = line[at..].first_chunk_mut();
+        isa.store(target.expect("room for a vector behind the planes"), values);
+    };
+    for at in (0..before).step_by(LANES) {
+        put(at, isa.zero());
+    }
+    for (index, pixels) in pixels.chunks(LANES).enumerate() {
+        // SAFETY: the chunk has as many pixels.
+        let values = unsafe { isa.load_first_ptr(pixels.as_ptr(), pixels.len()) };
+        put(before + index * LANES, values);
+    }
+    for at in (before + pixels.len().next_multiple_of(LANES)..columns).step_by(LANES) {
+        put(at, isa.zero());
     }
 }

@@ -18,29 +18,31 @@ use crate::tensor::TensorSpec;
 /// What is kept from image to image.
 #[derive(Default)]
 pub(super) struct Single {
-    values: Values,
+    /// Of a normalisation.
+    inverse_deviation: Vec<f32>,
     /// Of every task.
     prepared: Vec<Prepared>,
 }
 
-/// Values between layers.
-#[derive(Default)]
-struct Values {
-    now: Vec<f32>,
-    next: Vec<f32>,
-    /// Of a normalisation.
-    inverse_deviation: Vec<f32>,
-}
-
-/// What is the same for every image of a task.
+/// What stays from image to image of a task.
 #[derive(Default)]
 struct Prepared {
     /// The model's `weights_version` when the weights were taken.
     version: u64,
     /// By parameter the weights in the order of these kernels, where that is another than the tape's.
     weights: Vec<Option<Ordered>>,
-    /// By layer the shape of the values behind it, and how many parameters it has.
-    layers: Vec<(Vec<usize>, usize)>,
+    image: Vec<f32>,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    /// The shape of the values behind it.
+    dims: Vec<usize>,
+    /// How many parameters it has.
+    parameters: usize,
+    /// The values behind it, in memory of their own: the same threads write the same places of it again,
+    /// which processors without a common cache would have to fetch from each other.
+    values: Vec<f32>,
 }
 
 /// A layer with few weights.
@@ -56,7 +58,12 @@ impl Prepared {
         let counts = spec.parameters_by_layer().into_iter();
         let layers: Vec<_> = shapes
             .into_iter()
-            .zip(counts.map(|parameters| parameters.len()))
+            .zip(counts)
+            .map(|(dims, parameters)| Layer {
+                values: vec![0.0; dims.iter().product()],
+                dims,
+                parameters: parameters.len(),
+            })
             .collect();
         let ordered = |parameter: usize, layer: &LayerSpec, before: &[usize]| {
             let pattern = &net.compact(parameter)?.pattern;
@@ -80,14 +87,15 @@ impl Prepared {
         let mut weights = Vec::with_capacity(net.network.parameters.len());
         let input = spec.input.dims();
         let mut before = &input[..];
-        for (layer, (after, parameters)) in spec.layers.iter().zip(&layers) {
+        for (spec, layer) in spec.layers.iter().zip(&layers) {
             let first = weights.len();
-            weights.extend((first..first + parameters).map(|at| ordered(at, layer, before)));
-            before = after;
+            weights.extend((first..first + layer.parameters).map(|at| ordered(at, spec, before)));
+            before = &layer.dims;
         }
         Self {
             version,
             weights,
+            image: vec![0.0; spec.input.features()],
             layers,
         }
     }
@@ -106,21 +114,29 @@ impl Model {
         let net = &mut self.tasks[task];
         let images = net.tape.value(net.network.images);
         debug_assert_eq!(images.spec().images(), 1);
-        let Single { values, prepared } = &mut self.single;
+        let Single {
+            inverse_deviation,
+            prepared,
+        } = &mut self.single;
         prepared.resize_with(count, Prepared::default);
         let prepared = &mut prepared[task];
         if prepared.version != self.weights_version {
             *prepared = Prepared::of(net, self.weights_version);
         }
         single::stay_awake();
-        values.now.clear();
-        values.now.extend(images.data().iter().step_by(LANES));
-        let input = net.spec.input.dims();
+        let image = images.data().iter().step_by(LANES);
+        for (pixel, &value) in prepared.image.iter_mut().zip(image) {
+            *pixel = value;
+        }
+        let (mut now, input) = (&prepared.image[..], net.spec.input.dims());
         let mut before = &input[..];
         let (mut parameter, mut state) = (0, 0);
-        for (layer, (after, parameters)) in net.spec.layers.iter().zip(&prepared.layers) {
-            values.next.clear();
-            values.next.resize(after.iter().product(), 0.0);
+        for (spec, layer) in net.spec.layers.iter().zip(&mut prepared.layers) {
+            let Layer {
+                dims,
+                parameters,
+                values,
+            } = layer;
             let stored = |place: usize| {
                 (place < *parameters).then(|| {
                     let var = net.network.parameters[parameter + place];
@@ -128,7 +144,7 @@ impl Model {
                 })
             };
             let mut averages: [&[f32]; 2] = [&[]; 2];
-            if let LayerSpec::BatchNorm { .. } = layer {
+            if let LayerSpec::BatchNorm { .. } = spec {
                 averages = [state, state + 1].map(|state| {
                     let var = net.network.states[state];
                     net.tape.value(var).data()
@@ -140,16 +156,16 @@ impl Model {
                 averages,
                 ordered: prepared.weights.get(parameter).and_then(Option::as_ref),
             };
-            if compute(layer, before, &weights, values) {
-                std::mem::swap(&mut values.now, &mut values.next);
+            if compute(spec, before, &weights, inverse_deviation, now, values) {
+                now = values;
             }
-            parameter += parameters;
-            before = after;
+            parameter += *parameters;
+            before = dims;
         }
         let logits = net.tape.value_mut(net.network.logits);
-        logits.respec(&TensorSpec::lanes([1, values.now.len()]));
+        logits.respec(&TensorSpec::lanes([1, now.len()]));
         let (vectors, _) = logits.data_mut().as_chunks_mut::<LANES>();
-        for (vector, &logit) in vectors.iter_mut().zip(&values.now) {
+        for (vector, &logit) in vectors.iter_mut().zip(now) {
             *vector = [logit; LANES];
         }
     }
@@ -182,14 +198,11 @@ fn compute<'a>(
     layer: &LayerSpec,
     before: &[usize],
     weights: &Weights<'_, impl Fn(usize) -> Option<&'a [f32]>>,
-    values: &mut Values,
+    inverse_deviation: &mut Vec<f32>,
+    now: &[f32],
+    next: &mut [f32],
 ) -> bool {
     let set = dispatch::active();
-    let Values {
-        now,
-        next,
-        inverse_deviation,
-    } = values;
     let activation = |relu: bool| match relu {
         true => Activation::Relu,
         false => Activation::Linear,
@@ -250,7 +263,7 @@ fn compute<'a>(
             single::batch_norm(set, shape, normalization, now, next);
         }
         LayerSpec::Relu => {
-            for (next, &now) in next.iter_mut().zip(&*now) {
+            for (next, &now) in next.iter_mut().zip(now) {
                 *next = Activation::Relu.apply(now);
             }
         }

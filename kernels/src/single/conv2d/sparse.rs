@@ -105,7 +105,7 @@ impl SparseConv2d {
             packed: 0,
             work: self.lists.values().len(),
         };
-        convolution.run(x, y, |part, _, sums| {
+        convolution.run(set, x, y, |part, _, sums| {
             set.run(Task {
                 layer: self,
                 part,
@@ -140,7 +140,7 @@ impl TileKernel for Task<'_> {
         part.check(VECTORS * LANES);
         let tile = VECTORS * LANES;
         for start in (0..part.places).step_by(tile) {
-            let first = part.padded.as_ptr().wrapping_add(part.first + start);
+            let first = part.padded.as_ptr().wrapping_add(start);
             for (index, channel) in part.channels.clone().enumerate() {
                 let sums = &mut sums[index * part.places + start..][..tile];
                 let (places, values) = layer.lists.list(channel);
