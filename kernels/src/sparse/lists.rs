@@ -74,7 +74,7 @@ impl TileKernel for Task<'_> {
                 isa,
                 &tile,
                 outline.channels(chunk),
-                (packed, Next::Channels),
+                (packed, Some(Next::Channels)),
             );
             let is_last = chunk + 1 == chunks.end;
             for (result, list) in index.lists(chunk, results.clone()) {

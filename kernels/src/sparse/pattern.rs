@@ -100,7 +100,7 @@ impl Pattern {
         self.samples.get_or_init(|| match &self.forward().way {
             Way::Lists(index) => index.clone(),
             Way::Code(_) => {
-                let outline = sample::outline(self.set, self.forward_outline());
+                let outline = sample::outline(self.forward_outline());
                 Arc::new(Index::new(outline, self.forward_entries()))
             }
         })

@@ -9,10 +9,12 @@ use crate::conv2d::add_parts;
 use crate::dispatch::InstructionSet;
 use crate::gemm::driver::is_small;
 use crate::gemm::scratch::with_scratch;
+use crate::isa::processor;
 use crate::lanes::LANES;
 use crate::shared::Shared;
 use walk::Task;
 
+mod ahead;
 mod walk;
 
 /// Channels of the result that share a packed chunk, at most.
@@ -28,14 +30,15 @@ const MOST_PARTS: usize = 8 << 20;
 /// positions, to which zeros are added.
 pub(super) const SLACK: usize = 8;
 
-/// Floats of a packed chunk, at most, on processors with AMX, whose first-level caches have 48 KB: 40 of
-/// them. The larger it is, the fewer times the gradient comes from the second-level cache.
-const PACKED_FOR_AMX: usize = 40 << 8;
+/// Floats of a packed chunk of single pixels, at most, where the first-level cache has 48 KB: 40 of them. The
+/// larger it is, the fewer times the gradient comes from the second-level cache. Of windows, whose sums have a
+/// list for each of few channels, larger chunks are no faster.
+const PACKED_IN_48_KB: usize = 40 << 8;
 
 /// What becomes of the outline of the products forward where the positions have an index of their own.
-pub(super) fn outline(set: InstructionSet, outline: Outline) -> Outline {
-    match set.has_tiles() {
-        true => outline.with_packed(PACKED_FOR_AMX),
+pub(super) fn outline(outline: Outline) -> Outline {
+    match outline.reach.is_line() && processor::first_level_cache() >= 48 << 10 {
+        true => outline.with_packed(PACKED_IN_48_KB),
         false => outline,
     }
 }

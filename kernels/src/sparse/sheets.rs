@@ -6,6 +6,9 @@ use super::index::Reach;
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
+/// Floats of features that no second-level cache holds, 8 MB: they are asked for ahead.
+const FAR: usize = 2 << 20;
+
 /// Some planes of pixels for each channel. Of a convolution there is a sheet for each block of images; of a
 /// dense layer there is one, whose pixels are the blocks. Strides are in floats.
 #[derive(Clone, Copy)]
@@ -70,6 +73,12 @@ impl Sheets {
     #[inline(always)]
     pub(super) fn held(&self) -> Range<usize> {
         self.held[0]..self.held[1]
+    }
+
+    /// Whether these values are features that come from memory.
+    #[inline(always)]
+    pub(super) fn has_far_features(&self, values: &[f32]) -> bool {
+        self.has_features && values.len() >= FAR
     }
 
     /// Where a pixel of a channel of a sheet lies, in a row that there is memory for.
@@ -184,7 +193,7 @@ pub(super) struct Window<'a> {
 
 impl Window<'_> {
     /// Packs some channels for a tile, `[channel][row][column][16]`, zeros where there is no pixel, and
-    /// asks for what comes next.
+    /// asks for what comes next, unless that is asked for elsewhere.
     ///
     /// # Panics
     /// If the target is shorter than so many channels.
@@ -194,16 +203,16 @@ impl Window<'_> {
         isa: I,
         tile: &TilePlace,
         channels: Range<usize>,
-        (packed, next): (&mut [f32], Next),
+        (packed, next): (&mut [f32], Option<Next>),
     ) {
         let [rows, columns] = self.reach.packed;
         let (vectors, _) = packed.as_chunks_mut::<LANES>();
         let vectors = &mut vectors[..channels.len() * rows * columns];
         let Self { sheets, reach, .. } = self;
-        let next = match next {
+        let next = next.map(|next| match next {
             Next::Channels => channels.len() * sheets.channel,
             Next::Tile => reach.tile[1] * reach.stride[1] * sheets.pixel,
-        };
+        });
         if sheets.has_features {
             return self.pack_features(isa, tile, channels, (vectors, next));
         }
@@ -227,7 +236,7 @@ impl Window<'_> {
         isa: I,
         tile: &TilePlace,
         channels: Range<usize>,
-        (vectors, next): (&mut [[f32; LANES]], usize),
+        (vectors, next): (&mut [[f32; LANES]], Option<usize>),
     ) {
         let columns = self.reach.packed[1];
         for column in 0..columns {
@@ -240,7 +249,9 @@ impl Window<'_> {
             let from = self.sheets.place(tile.sheet, channels.start, place);
             let (features, _) = self.values[from..].as_chunks::<LANES>();
             for (target, feature) in targets.zip(&features[..channels.len()]) {
-                isa.prefetch_to_l2(feature.as_ptr().wrapping_add(next));
+                if let Some(next) = next {
+                    isa.prefetch_to_l2(feature.as_ptr().wrapping_add(next));
+                }
                 isa.store(target, isa.load(feature));
             }
         }
@@ -253,13 +264,15 @@ impl Window<'_> {
         isa: I,
         tile: &TilePlace,
         [channel, row]: [usize; 2],
-        (target, next): (&mut [[f32; LANES]], usize),
+        (target, next): (&mut [[f32; LANES]], Option<usize>),
     ) {
         let Self { sheets, reach, .. } = self;
         let start = sheets.place(tile.sheet, channel, [row, 0]);
         let (pixels, _) = self.values[start..].as_chunks::<LANES>();
         let vector = |pixel: &[f32; LANES]| {
-            isa.prefetch_to_l2(pixel.as_ptr().wrapping_add(next));
+            if let Some(next) = next {
+                isa.prefetch_to_l2(pixel.as_ptr().wrapping_add(next));
+            }
             isa.load(pixel)
         };
         if reach.dilation[1] > 1 {

@@ -31,9 +31,6 @@ fn most_code() -> usize {
 /// Floats of packed rows, at most: 512 KB.
 const MOST_PACKED: usize = 128 << 10;
 
-/// Floats of features that no second-level cache holds, 8 MB: they are asked for ahead.
-const FAR: usize = 2 << 20;
-
 /// Pixels that take turns in the code of a group, which then comes from the second-level cache half as often:
 /// as many as have what they reach in the first-level cache together.
 pub(super) const PIXELS: usize = 2;
@@ -163,7 +160,8 @@ impl Product<'_> {
 
     /// Whether features come from memory.
     pub(super) fn has_far_features(&self) -> bool {
-        self.correlation.sheets.has_features && self.correlation.source.len() >= FAR
+        let Correlation { sheets, source, .. } = self.correlation;
+        sheets.has_far_features(source)
     }
 
     /// Columns of a band whose packed rows the second-level cache holds.

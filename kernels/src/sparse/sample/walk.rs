@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::ahead::Ahead;
 use super::{SLACK, Sampling};
 use crate::dispatch::Kernel;
 use crate::gemm::tile::TileKernel;
@@ -13,6 +14,10 @@ use crate::sparse::sheets::{Next, TilePlace, Window, prefetch_pixels};
 
 /// Channels of the gradient that are asked for before they are read.
 const AHEAD: usize = 2;
+
+/// Vectors of the source that are asked for with a list, at least: the last lists ask, so that what comes stays
+/// near.
+const ASKED: usize = 2;
 
 /// Some chunks of some channels of the result, over some tiles.
 pub(super) struct Task<'a> {
@@ -58,14 +63,20 @@ impl TileKernel for Task<'_> {
         // Of features, what one chunk wants of all tiles stays near, weights and sums among it; of images,
         // what all chunks want of one tile.
         let by_chunk = sheets.has_features;
+        let is_far = !by_chunk || sheets.has_far_features(source);
         let (tile_count, chunk_count) = (self.tiles.len(), self.chunks.len());
+        let turn = |step: usize| match by_chunk {
+            true => (step % tile_count, step / tile_count),
+            false => (step / chunk_count, step % chunk_count),
+        };
+        let place = |tile_at: usize| TilePlace::new(grad_sheets, reach, self.tiles.start + tile_at);
+        let channels = |chunk_at: usize| outline.channels(self.chunks.start + chunk_at);
+        let tiles: usize = grad_sheets.tiles(reach).iter().product();
+        let all_tiles = tiles * grad_sheets.count;
         let mut passed = 0;
         for step in 0..tile_count * chunk_count {
-            let (tile_at, chunk_at) = match by_chunk {
-                true => (step % tile_count, step / tile_count),
-                false => (step / chunk_count, step % chunk_count),
-            };
-            let tile = TilePlace::new(grad_sheets, reach, self.tiles.start + tile_at);
+            let (tile_at, chunk_at) = turn(step);
+            let tile = place(tile_at);
             let chunk = self.chunks.start + chunk_at;
             if chunk_at == 0 {
                 passed = 0;
@@ -78,11 +89,18 @@ impl TileKernel for Task<'_> {
             if weights.is_empty() {
                 continue;
             }
-            let next = match by_chunk {
-                true => Next::Tile,
-                false => Next::Channels,
+            // What is nearer than memory can be asked for all at once.
+            let next = (!is_far).then_some(Next::Tile);
+            window.pack(isa, &tile, channels(chunk_at), (self.packed, next));
+            let ahead = match turn(step + 1) {
+                (tile, chunk) if is_far && by_chunk && chunk < chunk_count => {
+                    Ahead::of_features(&window, &place(tile), channels(chunk))
+                }
+                (tile, chunk) if !by_chunk && self.tiles.start + tile < all_tiles => {
+                    Ahead::of_rows(&window, &place(tile), channels(chunk))
+                }
+                _ => Ahead::nothing(),
             };
-            window.pack(isa, &tile, outline.channels(chunk), (self.packed, next));
             let first_grad = grad_sheets.place(tile.sheet, 0, tile.first);
             let lists = Lists {
                 lists: index.lists_and_next(chunk, self.results.clone()),
@@ -96,6 +114,7 @@ impl TileKernel for Task<'_> {
                 grad_pixel: grad_sheets.pixel,
                 size: tile.len,
                 sums: self.sums[first_sum..][..weights.len() + SLACK].as_mut_ptr(),
+                ahead,
             };
             // The next chunk finds the gradient of an image near.
             let asks = by_chunk || chunk_at == 0;
@@ -103,20 +122,23 @@ impl TileKernel for Task<'_> {
             // the sampling held the gradient to its sheets, on which the tile lies.
             unsafe {
                 match (reach.is_line(), reach.stride[1], tile.len[1]) {
+                    (true, 1, len) if len == VECTORS && is_far => {
+                        lists.run::<I, ROWS, Line<I, VECTORS>, true>(isa, asks);
+                    }
                     (true, 1, len) if len == VECTORS => {
-                        lists.run::<I, ROWS, Line<I, VECTORS>>(isa, asks);
+                        lists.run::<I, ROWS, Line<I, VECTORS>, false>(isa, asks);
                     }
                     (false, 1, len) if len == VECTORS => {
-                        lists.run::<I, ROWS, Columns<VECTORS>>(isa, asks);
+                        lists.run::<I, ROWS, Columns<VECTORS>, true>(isa, asks);
                     }
                     // What is left of 27 columns.
                     (false, 1, 13) if VECTORS == 14 => {
-                        lists.run::<I, ROWS, Columns<13>>(isa, asks);
+                        lists.run::<I, ROWS, Columns<13>, true>(isa, asks);
                     }
                     (false, 1, 6) if VECTORS == 7 => {
-                        lists.run::<I, ROWS, Columns<6>>(isa, asks);
+                        lists.run::<I, ROWS, Columns<6>, true>(isa, asks);
                     }
-                    _ => lists.run::<I, ROWS, Columns<0>>(isa, asks),
+                    _ => lists.run::<I, ROWS, Columns<0>, true>(isa, asks),
                 }
             }
         }
@@ -141,22 +163,32 @@ struct Lists<'a> {
     size: [usize; 2],
     /// Of the same positions, and [`SLACK`].
     sums: *mut f32,
+    ahead: Ahead,
 }
 
 impl Lists<'_> {
     /// Adds the products of the tile to the sums of all positions, `AT_ONCE` of them at a time. Asks for the
-    /// gradient of lists to come, if it is far.
+    /// gradient of lists to come, if it is far, and if the source `IS_FAR`, for what is packed next.
     ///
     /// # Safety
     /// Each position of the lists has an offset, and a sum with [`SLACK`] behind the last. Every vector of the
     /// tile is valid for reading, in the packed chunk at each offset and in the gradient of each channel that
     /// has a list; the tile is as the shape says.
     #[inline(always)]
-    unsafe fn run<I: Isa, const AT_ONCE: usize, S: Shape<I>>(mut self, isa: I, asks: bool) {
+    unsafe fn run<I: Isa, const AT_ONCE: usize, S: Shape<I>, const IS_FAR: bool>(
+        mut self,
+        isa: I,
+        asks: bool,
+    ) {
         let lists = self.lists;
         let last = lists.len() - 1;
+        let share = self.ahead.len().div_ceil(last.max(1)).max(ASKED);
+        let asking = last.saturating_sub(self.ahead.len().div_ceil(share));
         for at in 0..last {
             let (list, next) = (lists[at], lists[at + 1]);
+            if IS_FAR && at >= asking {
+                self.ahead.prefetch(isa, share);
+            }
             if asks {
                 S::prefetch(isa, &self, self.grad_of(&lists[last.min(at + AHEAD)]));
             }
