@@ -174,6 +174,19 @@ fn gradients_that_are_written_past_the_caches_match_naive() {
     }
 }
 
+#[test]
+fn features_that_come_from_memory_match_naive() {
+    // Over 8 MB of them, in a whole tile of eight blocks of images and one more.
+    let shape = DenseShape {
+        images: 140,
+        inputs: 15_000,
+        outputs: 7,
+    };
+    for &set in dispatch::all() {
+        check_dense(set, shape, 0.05);
+    }
+}
+
 fn check_conv2d(set: InstructionSet, shape: &Conv2dShape, density: f64) {
     let images = shape.images;
     let owned = mask(shape.weights(), density);
