@@ -8,6 +8,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Register {
     Rax = 0,
+    Rcx = 1,
     Rdx = 2,
     Rsi = 6,
     Rdi = 7,
@@ -168,6 +169,13 @@ impl Assembler {
         self.bytes.push(0x48 | (target >> 3) << 2 | base >> 3);
         self.bytes.push(0x8b);
         self.bytes.push(0x80 | (target & 7) << 3 | base & 7);
+        self.bytes.extend(place.offset.to_le_bytes());
+    }
+
+    /// Asks for what lies in a place, whose base is one of the first eight registers (PREFETCHT0).
+    pub(super) fn prefetch(&mut self, place: Place) {
+        debug_assert!((place.base as u8) < 8);
+        self.bytes.extend([0x0f, 0x18, 0x88 | place.base as u8]);
         self.bytes.extend(place.offset.to_le_bytes());
     }
 

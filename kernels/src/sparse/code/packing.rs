@@ -1,8 +1,7 @@
 //! What code reads: rows that are packed for it, and what is asked for ahead.
 
-use std::ops::Range;
-
 use super::product::{PIXELS, Product, Task};
+use super::program::Frame;
 use crate::isa::Isa;
 use crate::lanes::LANES;
 
@@ -127,16 +126,29 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Asks for those of the columns that there are.
+    /// Has the code of a frame ask for channels from this one on, if there is such a row; else for what is `near`,
+    /// again and again.
     #[inline(always)]
-    pub(super) fn prefetch<I: Isa>(&self, isa: I, group: usize, columns: Range<usize>) {
-        let columns = columns.start..columns.end.min(self.columns);
+    pub(super) fn point(&self, frame: &mut Frame, channel: usize, near: *const f32) {
+        (frame.ahead, frame.ahead_step) = match self.columns {
+            0 => (near, 0),
+            _ => (
+                self.start.wrapping_add(channel * self.channel),
+                self.channel * size_of::<f32>(),
+            ),
+        };
+    }
+
+    /// Asks for a group's share of the channels in a column, if there is such a one.
+    #[inline(always)]
+    pub(super) fn prefetch<I: Isa>(&self, isa: I, group: usize, column: usize) {
+        if column >= self.columns {
+            return;
+        }
         let first = group * self.share;
         for channel in first..self.channels.min(first + self.share) {
-            let start = self.start.wrapping_add(channel * self.channel);
-            for column in columns.clone() {
-                isa.prefetch(start.wrapping_add(column * LANES));
-            }
+            let place = channel * self.channel + column * LANES;
+            isa.prefetch(self.start.wrapping_add(place));
         }
     }
 }

@@ -37,11 +37,12 @@ impl Task<'_> {
                 self.point(frame, group, program.segments[group]);
                 frame.target = target.place(program.results_of(group).start, self.tile.first[1]);
                 frame.ending = program.ending(group, self.results(2));
+                let asked = (group - self.groups.start) * program.segments[group].asked;
+                ahead.point(frame, asked, starts[0]);
             }
             for column in (0..columns).step_by(2) {
                 let pixels = 2.min(columns - column);
                 for (frame, group) in frames.iter_mut().zip(bundle.clone()) {
-                    ahead.prefetch(isa, group - self.groups.start, column..column + pixels);
                     if correlation.rectified {
                         let results = program.results_of(group).len();
                         target.prefetch(isa, frame.target, [results, pixels]);
@@ -56,6 +57,7 @@ impl Task<'_> {
                     // result of the group a bias. The caller vouches for the target.
                     unsafe { program.code.call(program.segments[group].from_zero, frame) };
                     frame.target = frame.target.wrapping_add(2 * LANES);
+                    frame.ahead = frame.ahead.wrapping_add(2 * LANES);
                 }
             }
         }

@@ -244,6 +244,8 @@ impl<'a> Task<'a> {
                 true => 0.0,
                 false => f32::NEG_INFINITY,
             },
+            ahead: ptr::null(),
+            ahead_step: 0,
         }
     }
 

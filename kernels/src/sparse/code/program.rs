@@ -58,6 +58,9 @@ pub(super) struct Frame {
     pub(super) bias: *const f32,
     /// What smaller results are raised to.
     pub(super) floor: f32,
+    /// The first pixel to ask for, and bytes from channel to channel.
+    pub(super) ahead: *const f32,
+    pub(super) ahead_step: usize,
 }
 
 /// Where pointers point to behind what they begin with, so that displacements of either sign are used.
@@ -165,6 +168,10 @@ impl Program {
                     sources,
                     kernel,
                     pixels,
+                    asked: match kernel[1] {
+                        1 => 0,
+                        _ => chunk.min(sources - chunk_of * chunk).div_ceil(groups),
+                    },
                 };
                 let value = entries.len() - rest.len();
                 segments.push(shape.assemble(&mut assembler, weights, value as u32));

@@ -151,6 +151,9 @@ impl Rows<'_> {
                     let segment = segments[group];
                     task.point(&mut frame, group, segment);
                     frame.ending = program.ending(group, ending);
+                    let asked = chunk * program.chunk + at * segment.asked;
+                    ahead.point(&mut frame, asked, starts[0]);
+                    frame.ahead = frame.ahead.wrapping_add(first_column * LANES);
                     let start = match chunk == task.chunks.start {
                         true => segment.from_zero,
                         false => segment.onward,
@@ -158,8 +161,8 @@ impl Rows<'_> {
                     for column in columns.clone() {
                         if correlation.sheets.has_features {
                             task.prefetch_features(isa, column, chunk, at);
-                        } else if chunk == task.chunks.start {
-                            ahead.prefetch(isa, at, column..column + 1);
+                        } else if segment.asked == 0 && chunk == task.chunks.start {
+                            ahead.prefetch(isa, at, column);
                         }
                         let place = column * pixel + chunk * program.chunk * LANES;
                         frame.rows = starts.map(|start| start.wrapping_add(place + NEAR * LANES));
@@ -178,6 +181,7 @@ impl Rows<'_> {
                         // one block, as many values as are its own, and for each result of the group a bias
                         // and, between chunks, a vector of sums. The caller vouches for the target.
                         unsafe { program.code.call(start, &frame) };
+                        frame.ahead = frame.ahead.wrapping_add(LANES);
                     }
                 }
             }

@@ -14,6 +14,11 @@ const MOST_VECTORS: usize = 32 - MOST_SUMS;
 const WEIGHT: Vector = Vector(31);
 
 const VALUES: Register = Register::Rax;
+
+/// What is asked for next, and bytes from there to the next channel.
+const AHEAD: Register = Register::Rcx;
+const AHEAD_STEP: Register = Register::Rdx;
+
 const ROWS: [Register; MOST_ROWS] = [
     Register::Rsi,
     Register::R8,
@@ -31,6 +36,8 @@ pub(super) struct Segment {
     pub(super) onward: u32,
     /// Its first value.
     pub(super) value: u32,
+    /// See [`SegmentShape::asked`].
+    pub(super) asked: usize,
 }
 
 /// What the code of a segment is made for.
@@ -42,6 +49,9 @@ pub(super) struct SegmentShape {
     pub(super) kernel: [usize; 2],
     /// Whose sums are computed together, one or two.
     pub(super) pixels: usize,
+    /// Channels of which as many pixels are asked for meanwhile, one vector after the other: all at once,
+    /// they would hold up what the code reads.
+    pub(super) asked: usize,
 }
 
 impl SegmentShape {
@@ -70,19 +80,36 @@ impl SegmentShape {
             assembler.load_register(row, in_frame(place));
         }
         assembler.load_register(VALUES, in_frame(offset_of!(Frame, values)));
+        if self.asked > 0 {
+            assembler.load_register(AHEAD, in_frame(offset_of!(Frame, ahead)));
+            assembler.load_register(AHEAD_STEP, in_frame(offset_of!(Frame, ahead_step)));
+        }
         self.products(assembler, weights);
         assembler.jump_through(in_frame(offset_of!(Frame, ending)));
         Segment {
             from_zero,
             onward,
             value,
+            asked: self.asked,
         }
     }
 
     fn products(&self, assembler: &mut Assembler, weights: &[Entry]) {
         let mut values = Values::default();
         let mut vectors = Vectors::new(self);
-        for weight in weights {
+        let mut asked = 0;
+        for (at, weight) in weights.iter().enumerate() {
+            while asked * weights.len() < at * self.asked * self.pixels {
+                let pixel = asked % self.pixels;
+                assembler.prefetch(Place {
+                    base: AHEAD,
+                    offset: pixel as i32 * VECTOR,
+                });
+                if pixel + 1 == self.pixels {
+                    assembler.add_register(AHEAD, AHEAD_STEP);
+                }
+                asked += 1;
+            }
             let value = values.next(assembler);
             let sum = (weight.result as usize - self.results.start) as u8;
             if self.pixels == 1 {
