@@ -75,6 +75,14 @@ fn registers_are_loaded_and_added() {
 }
 
 #[test]
+fn memory_is_asked_for() {
+    let code = bytes(|code| code.prefetch(at(Rcx, 0x140)));
+    assert_eq!(code, [0x0f, 0x18, 0x89, 0x40, 0x01, 0x00, 0x00]);
+    let code = bytes(|code| code.prefetch(at(Rdi, 0x140)));
+    assert_eq!(code, [0x0f, 0x18, 0x8f, 0x40, 0x01, 0x00, 0x00]);
+}
+
+#[test]
 fn jumps_lead_to_an_address_in_memory() {
     let code = bytes(|code| code.jump_through(at(Rdi, 0x138)));
     assert_eq!(code, [0xff, 0xa7, 0x38, 0x01, 0x00, 0x00]);
