@@ -14,7 +14,7 @@
 //!   dropped. A window that moves by more than one is computed everywhere, and taken where it stands. Of
 //!   few weights each output channel has its own list ([`SparseConv2d`]).
 //!
-//! Results differ in the last bits from those in lanes, which are summed in another order. Work is cut by
+//! Results differ in the last bits from those in lanes, which are summed in another order. Sums are cut by
 //! sizes alone, so they are the same on any number of threads.
 //!
 //! ```

@@ -280,6 +280,16 @@ pub(super) fn for_each_task(tasks: usize, work: usize, run: impl Fn(usize) + Sen
     });
 }
 
+/// Runs tasks, on other threads if they are to be `shared`. Threads halve what is left: the first tasks and the
+/// last ones stay together.
+pub(crate) fn for_each_by_halves(tasks: usize, shared: bool, run: impl Fn(usize) + Send + Sync) {
+    if shared {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(run);
+    } else {
+        (0..tasks).for_each(run);
+    }
+}
+
 /// Whether so many multiply-adds are not worth waking other threads.
 pub(crate) fn is_small(work: usize) -> bool {
     work < LEAST_PARALLEL_WORK

@@ -2,13 +2,11 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::planes::{Fill, Planes};
 use crate::conv2d::Conv2dShape;
 use crate::dense::{Activation, Affine};
 use crate::dispatch::{InstructionSet, Kernel};
-use crate::gemm::driver::is_small;
+use crate::gemm::driver::{for_each_by_halves, is_small};
 use crate::gemm::scratch::with_scratch;
 use crate::gemm::tile::TileKernel;
 use crate::isa::Isa;
@@ -173,7 +171,7 @@ impl Convolution<'_> {
             rayon::current_num_threads()
         };
         let of_part = groups.div_ceil(PARTS.min(threads));
-        for_each(groups.div_ceil(of_part), threads > 1, |part| {
+        for_each_by_halves(groups.div_ceil(of_part), threads > 1, |part| {
             let groups = part * of_part..groups.min((part + 1) * of_part);
             with_scratch(planes.padded_len(self.tile), |padded| {
                 set.run(Fill {
@@ -182,22 +180,13 @@ impl Convolution<'_> {
                     padded,
                 });
                 let padded = &*padded;
-                for_each(groups.len() * bands, threads > PARTS, |index| {
+                for_each_by_halves(groups.len() * bands, threads > PARTS, |index| {
                     let (group, band) = (index % groups.len(), index / groups.len() * rows);
                     let band = band..down.output.min(band + rows);
                     task(padded, groups.start + group, band);
                 });
             });
         });
-    }
-}
-
-/// Runs tasks, `shared` out among threads or not.
-fn for_each(tasks: usize, shared: bool, run: impl Fn(usize) + Send + Sync) {
-    if shared {
-        (0..tasks).into_par_iter().with_max_len(1).for_each(run);
-    } else {
-        (0..tasks).for_each(run);
     }
 }
 

@@ -1,13 +1,12 @@
 //! The gradient of the values: products of input and output gradient, summed at owned positions alone.
 
-use rayon::prelude::*;
 use std::ops::Range;
 
 use super::index::{BLOCK, Index, Outline};
 use super::sheets::Sheets;
 use crate::conv2d::add_parts;
 use crate::dispatch::InstructionSet;
-use crate::gemm::driver::is_small;
+use crate::gemm::driver::{for_each_by_halves, is_small};
 use crate::gemm::scratch::with_scratch;
 use crate::isa::processor;
 use crate::lanes::LANES;
@@ -133,12 +132,8 @@ impl Sampling<'_> {
         };
         let tasks = parts * groups * ranges;
         let run_all = |sums: Shared| {
-            if is_small(len * sheets.count * rows * columns * LANES) {
-                (0..tasks).for_each(|task| run(task, sums));
-            } else {
-                let tasks = (0..tasks).into_par_iter().with_max_len(1);
-                tasks.for_each(|task| run(task, sums));
-            }
+            let shared = !is_small(len * sheets.count * rows * columns * LANES);
+            for_each_by_halves(tasks, shared, |task| run(task, sums));
         };
         if parts == 1 {
             run_all(Shared::new(grad_values.as_mut_ptr()));

@@ -163,27 +163,22 @@ fn dense_layers_match_naive() {
 }
 
 #[test]
-fn gradients_that_are_written_past_the_caches_match_naive() {
-    let shape = DenseShape {
-        images: 16,
-        inputs: 530_000,
-        outputs: 2,
-    };
+fn layers_that_no_cache_holds_match_naive() {
+    let cases = [
+        // The gradient of the input is written past the caches.
+        ([16, 530_000, 2], 0.01),
+        // Over 8 MB of features, in a whole tile of eight blocks of images and one more.
+        ([140, 15_000, 7], 0.05),
+    ];
     for &set in dispatch::all() {
-        check_dense(set, shape, 0.01);
-    }
-}
-
-#[test]
-fn features_that_come_from_memory_match_naive() {
-    // Over 8 MB of them, in a whole tile of eight blocks of images and one more.
-    let shape = DenseShape {
-        images: 140,
-        inputs: 15_000,
-        outputs: 7,
-    };
-    for &set in dispatch::all() {
-        check_dense(set, shape, 0.05);
+        for ([images, inputs, outputs], density) in cases {
+            let shape = DenseShape {
+                images,
+                inputs,
+                outputs,
+            };
+            check_dense(set, shape, density);
+        }
     }
 }
 
