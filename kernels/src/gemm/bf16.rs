@@ -152,9 +152,9 @@ impl<E: Epilogue> Part<'_, E> {
             let along = LEAST_TASKS.div_ceil(across).min(self.strips.len());
             let task_strips = self.strips.len().div_ceil(along);
             let along = self.strips.len().div_ceil(task_strips);
-            let run = |task: usize| {
-                let panel = task % across * task_panels;
-                let strip = self.strips.start + task / across * task_strips;
+            let run = |tasks: Range<usize>| {
+                let panel = tasks.start % across * task_panels;
+                let strip = self.strips.start + tasks.start / across * task_strips;
                 let panels = panel..panels.min(panel + task_panels);
                 with_scratch(self.a.len(panels.len(), &self.steps), |rows| {
                     let task = Task {
@@ -171,7 +171,7 @@ impl<E: Epilogue> Part<'_, E> {
                 });
             };
             let work = self.product.rows * self.strips.len() * self.b.width * self.steps.len();
-            for_each_task(across * along, work / 2, run);
+            for_each_task(across * along, 1, work / 2, run);
         });
     }
 

@@ -7,6 +7,7 @@
 //! second-level cache, and runs the micro-kernel over every panel of rows and every strip of vectors. The
 //! operand that many tasks share streams past.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -207,20 +208,28 @@ pub(crate) unsafe fn multiply<E: Epilogue>(
         task_strips * tile_vectors,
     );
     let c = Shared::new(c.as_mut_ptr());
-    let run = |task: usize| {
-        let (panel, strip) = (task % across * task_panels, task / across * task_strips);
+    // What tasks of the same vectors pack of them, one thread packs once.
+    let together = match (product.a, product.b) {
+        (Broadcast::Rows(_) | Broadcast::Packed(_) | Broadcast::Lanes(_), Vectors::Matrix(_)) => {
+            across
+        }
+        _ => 1,
+    };
+    let run = |tasks: Range<usize>| {
+        let panel = tasks.start % across * task_panels;
+        let strip = tasks.start / across * task_strips;
         with_scratch(scratch_len, |scratch| {
             set.run(Task {
                 product,
                 c,
-                panels: panel..(panel + task_panels).min(panels),
+                panels: panel..(panel + tasks.len() * task_panels).min(panels),
                 strips: strip..(strip + task_strips).min(strips),
                 steps: 0..depth,
                 scratch,
             });
         });
     };
-    for_each_task(tasks, rows * vectors * LANES * depth, run);
+    for_each_task(tasks, together, rows * vectors * LANES * depth, run);
 }
 
 /// Computes a product as a part of a task, from `c` on.
@@ -266,18 +275,41 @@ pub(crate) unsafe fn multiply_here<E: Epilogue>(
 }
 
 /// Runs tasks that have so many multiply-adds together, on other threads if that is worth it. Each thread
-/// takes the next task in order, so that neighbours in time share what they read, and one that wakes
-/// late takes fewer.
-pub(super) fn for_each_task(tasks: usize, work: usize, run: impl Fn(usize) + Send + Sync) {
-    if is_small(work) {
-        return (0..tasks).for_each(run);
-    }
+/// takes the next ones in order, so that neighbours in time share what they read, and one that wakes
+/// late takes fewer: `together` at a time, of which `tasks` is a multiple, as long as there are so many for
+/// every thread, then single ones.
+pub(super) fn for_each_task(
+    tasks: usize,
+    together: usize,
+    work: usize,
+    run: impl Fn(Range<usize>) + Send + Sync,
+) {
+    let threads = if is_small(work) {
+        1
+    } else {
+        rayon::current_num_threads()
+    };
+    let behind = |first: usize| {
+        let is_early = first + threads * together <= tasks;
+        first + if is_early { together } else { 1 }
+    };
     let next = AtomicUsize::new(0);
-    let workers = 0..rayon::current_num_threads().min(tasks);
-    workers.into_par_iter().with_max_len(1).for_each(|_| {
-        let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&task| task < tasks);
-        std::iter::from_fn(claim).for_each(&run);
-    });
+    let claim = || {
+        let first = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| {
+            (first < tasks).then(|| behind(first))
+        });
+        first.ok().map(|first| first..behind(first))
+    };
+    let work_through = |_| std::iter::from_fn(claim).for_each(&run);
+    let workers = 0..threads.min(tasks);
+    if workers.len() > 1 {
+        workers
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(work_through);
+    } else {
+        work_through(0);
+    }
 }
 
 /// Runs tasks, on other threads if they are to be `shared`. Threads halve what is left: the first tasks and the
@@ -379,5 +411,35 @@ impl<E: Epilogue> Product<'_, E> {
         assert!((1..=LANES).contains(&self.last_lanes));
         assert!(self.reach() <= c_len);
         assert!(vectors == 1 || self.last_lanes == LANES || self.vector_stride >= LANES);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_whoever_takes_it() {
+        for (tasks, together) in [(0, 1), (1, 1), (7, 1), (2, 2), (12, 2), (12, 3), (15, 5)] {
+            for (threads, work) in [(1, 1), (1, LEAST_PARALLEL_WORK), (3, LEAST_PARALLEL_WORK)] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                let runs: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.build().expect("a few threads").install(|| {
+                    for_each_task(tasks, together, work, |range| {
+                        let is_whole = range.start % together == 0 && range.len() == together;
+                        assert!(is_whole || range.len() == 1, "{range:?} of {together}");
+                        for task in range {
+                            runs[task].fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                });
+                let runs: Vec<usize> = runs.into_iter().map(AtomicUsize::into_inner).collect();
+                assert_eq!(
+                    runs,
+                    vec![1; tasks],
+                    "{together} together, {threads} threads"
+                );
+            }
+        }
     }
 }
