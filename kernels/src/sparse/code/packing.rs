@@ -8,6 +8,9 @@ use crate::lanes::LANES;
 /// Channels whose pixels are packed side by side.
 const PACKED_CHANNELS: usize = 16;
 
+/// Bytes of a line of the caches.
+const LINE: usize = 64;
+
 impl Task<'_> {
     /// Packs a row that windows on the tile reach, `[column][channel][16]`, zeros where there is none.
     #[inline(always)]
@@ -76,6 +79,34 @@ impl Task<'_> {
             columns,
             channel: sheets.channel(),
         }
+    }
+
+    /// Code and values of the chunk of features behind this one, if there are turns enough to ask for them in.
+    pub(super) fn next_code(&self, chunk: usize) -> NextCode {
+        let Product {
+            correlation,
+            program,
+            ..
+        } = *self.product;
+        let columns = self.tile.len[1];
+        let next = chunk + 1;
+        if !correlation.sheets.has_features || next >= self.chunks.end || columns <= PIXELS {
+            return NextCode::NONE;
+        }
+        let (code, values) = program.extent(next, &self.groups);
+        let calls = columns * self.groups.len();
+        let piece = |start: *const f32, bytes: usize| Piece {
+            start,
+            lines: bytes.div_ceil(LINE),
+            share: bytes.div_ceil(LINE * calls),
+        };
+        NextCode([
+            piece(program.code.address(code.start as u32).cast(), code.len()),
+            piece(
+                correlation.values[values.start..].as_ptr(),
+                values.len() * size_of::<f32>(),
+            ),
+        ])
     }
 
     /// Asks for a group's share of the same chunk of the features of the next block to take its turn, if features
@@ -149,6 +180,42 @@ impl Ahead {
         for channel in first..self.channels.min(first + self.share) {
             let place = channel * self.channel + column * LANES;
             isa.prefetch(self.start.wrapping_add(place));
+        }
+    }
+}
+
+/// What a task goes through next, code and values: an instruction waits for its line of memory, which a processor
+/// fetches but little ahead by itself.
+pub(super) struct NextCode([Piece; 2]);
+
+/// Lines that lie together, some of which are asked for with each call.
+struct Piece {
+    start: *const f32,
+    lines: usize,
+    share: usize,
+}
+
+impl NextCode {
+    const NONE: Self = Self(
+        [const {
+            Piece {
+                start: std::ptr::null(),
+                lines: 0,
+                share: 0,
+            }
+        }; 2],
+    );
+
+    /// Asks for the share of one call.
+    #[inline(always)]
+    pub(super) fn prefetch_share<I: Isa>(&mut self, isa: I) {
+        for piece in &mut self.0 {
+            let share = piece.share.min(piece.lines);
+            for _ in 0..share {
+                isa.prefetch_to_l2(piece.start);
+                piece.start = piece.start.wrapping_byte_add(LINE);
+            }
+            piece.lines -= share;
         }
     }
 }

@@ -230,6 +230,21 @@ impl Program {
         first..self.results.min(first + self.group)
     }
 
+    /// Bytes of code and values of some groups of a chunk, from the first ones on.
+    pub(super) fn extent(
+        &self,
+        chunk: usize,
+        groups: &Range<usize>,
+    ) -> (Range<usize>, Range<usize>) {
+        let end = (self.code_len, self.order.len());
+        let place = |group: usize| {
+            let segment = self.segments.get(chunk * self.groups() + group);
+            segment.map_or(end, |at| (at.from_zero as usize, at.value as usize))
+        };
+        let (first, last) = (place(groups.start), place(groups.end));
+        (first.0..last.0, first.1..last.1)
+    }
+
     /// The address of an ending of a group's code.
     pub(super) fn ending(&self, group: usize, ending: Ending) -> *const u8 {
         let is_last = group + 1 == self.groups();

@@ -144,6 +144,7 @@ impl Rows<'_> {
                 false => Ending::Sums,
             };
             let segments = &program.segments[chunk * program.groups()..];
+            let mut next_code = task.next_code(chunk);
             for first_column in (0..tile.len[1]).step_by(PIXELS) {
                 let columns = first_column..tile.len[1].min(first_column + PIXELS);
                 for (at, group) in task.groups.clone().enumerate() {
@@ -159,6 +160,7 @@ impl Rows<'_> {
                         false => segment.onward,
                     };
                     for column in columns.clone() {
+                        next_code.prefetch_share(isa);
                         if correlation.sheets.has_features {
                             task.prefetch_features(isa, column, chunk, at);
                         } else if segment.asked == 0 && chunk == task.chunks.start {
