@@ -81,7 +81,8 @@ impl Task<'_> {
         }
     }
 
-    /// Code and values of the chunk of features behind this one, if there are turns enough to ask for them in.
+    /// Code and values that a task of features goes through behind this chunk, or the task that follows it behind the
+    /// last one, if there are turns enough to ask for them in.
     pub(super) fn next_code(&self, chunk: usize) -> NextCode {
         let Product {
             correlation,
@@ -89,11 +90,17 @@ impl Task<'_> {
             ..
         } = *self.product;
         let columns = self.tile.len[1];
-        let next = chunk + 1;
-        if !correlation.sheets.has_features || next >= self.chunks.end || columns <= PIXELS {
+        if !correlation.sheets.has_features || columns <= PIXELS {
             return NextCode::NONE;
         }
-        let (code, values) = program.extent(next, &self.groups);
+        let groups = self.groups.end..program.groups().min(self.groups.end + self.groups.len());
+        let (code, values) = if chunk + 1 < self.chunks.end {
+            program.extent(chunk + 1, &self.groups)
+        } else if columns == correlation.result_sheets.size[1] && !groups.is_empty() {
+            program.extent(self.chunks.start, &groups)
+        } else {
+            return NextCode::NONE;
+        };
         let calls = columns * self.groups.len();
         let piece = |start: *const f32, bytes: usize| Piece {
             start,
