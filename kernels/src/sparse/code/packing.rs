@@ -1,5 +1,7 @@
 //! What code reads: rows that are packed for it, and what is asked for ahead.
 
+use std::ops::Range;
+
 use super::product::{PIXELS, Product, Task};
 use super::program::Frame;
 use crate::isa::Isa;
@@ -78,6 +80,15 @@ impl Task<'_> {
             share: program.sources.div_ceil(self.groups.len()),
             columns,
             channel: sheets.channel(),
+        }
+    }
+
+    /// Results behind those of a group, and their column: the next turn's first ones behind the last.
+    pub(super) fn next_results(&self, group: usize, column: usize) -> (Range<usize>, usize) {
+        let program = self.product.program;
+        match group + 1 < self.groups.end {
+            true => (program.results_of(group + 1), column),
+            false => (program.results_of(self.groups.start), column + PIXELS),
         }
     }
 

@@ -170,7 +170,13 @@ impl Rows<'_> {
                         frame.rows = starts.map(|start| start.wrapping_add(place + NEAR * LANES));
                         frame.target = target.place(results.start, tile.first[1] + column);
                         if is_last && correlation.rectified {
-                            target.prefetch(isa, frame.target, [results.len(), 1]);
+                            if first_column == 0 && at == 0 {
+                                target.prefetch(isa, frame.target, [results.len(), 1]);
+                            }
+                            // A call ahead: memory takes longer to answer than one call.
+                            let (next, column) = task.next_results(group, column);
+                            let place = target.place(next.start, tile.first[1] + column);
+                            target.prefetch(isa, place, [next.len(), 1]);
                         }
                         let sums_at = match task.chunks.len() {
                             0 | 1 => 0,
