@@ -327,6 +327,12 @@ pub trait Isa: Copy + Send + Sync + 'static + sealed::Sealed {
     /// whose weights are broadcast, by neighbouring pixels.
     fn conv2d_tile<K: TileKernel>(self, kernel: K) -> K::Output;
 
+    /// Calls `kernel` with the tile of a direct convolution with three channels of results or fewer.
+    #[inline(always)]
+    fn conv2d_narrow_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        self.conv2d_tile(kernel)
+    }
+
     /// Calls `kernel` with the tile of a sparse kernel that suits this set's registers: positions whose
     /// products are summed together, and pixels that share a broadcast weight.
     fn sparse_tile<K: TileKernel>(self, kernel: K) -> K::Output;

@@ -302,6 +302,10 @@ fn shapes() -> Vec<Conv2dShape> {
         shapes.push(shape(2, [2, 9], [size, 4], same));
         shapes.push(shape(2, [2, 9], [4, size], same));
     }
+    // Few results, the tiles of which are more pixels wide: every remainder of a row.
+    for width in 8..=18 {
+        shapes.push(shape(2, [2, 3], [3, width], same));
+    }
     for (kernel, stride) in [
         ([1, 1], [1, 1]),
         ([1, 1], [2, 3]),

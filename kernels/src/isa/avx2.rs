@@ -366,6 +366,11 @@ impl Isa for Avx2 {
         kernel.run::<Self, 6, 1>(self)
     }
 
+    #[inline(always)]
+    fn conv2d_narrow_tile<K: TileKernel>(self, kernel: K) -> K::Output {
+        kernel.run::<Self, 3, 1>(self)
+    }
+
     // Sixteen registers: 14 sums of pixels and the broadcast; or 12 of positions and two of the gradient.
     #[inline(always)]
     fn sparse_tile<K: TileKernel>(self, kernel: K) -> K::Output {
