@@ -76,6 +76,10 @@ pub struct Affine<'a> {
     pub activation: Activation,
 }
 
+/// Blocks of images, 128, for which a layer reads its weights where they lie: packing them would take longer
+/// than it saves.
+const FEW_BLOCKS: usize = 8;
+
 /// `y = activation(x · weights + bias)`, from lanes of `inputs` to lanes of `outputs`.
 ///
 /// # Panics
@@ -110,10 +114,12 @@ pub fn forward(
             images,
         )
     };
-    if !multiply_deep(set, &product, y) {
-        // SAFETY: every output has a vector of its own in each block.
-        unsafe { multiply(set, &product, y) };
+    if multiply_deep(set, &product, y) {
+        return;
     }
+    let product = in_place_if_few(product, Broadcast::Columns);
+    // SAFETY: every output has a vector of its own in each block.
+    unsafe { multiply(set, &product, y) };
 }
 
 /// `grad_input = grad_output · weightsᵀ`, from lanes of `outputs` to lanes of `inputs`.
@@ -136,8 +142,23 @@ pub fn grad_input(
     check("weights", weights.len(), inputs * outputs);
     check("grad_input", grad_input.len(), lanes_len(images, inputs));
     let product = by_lanes(transposed(weights, shape), grad_output, images);
+    let product = in_place_if_few(product, Broadcast::Rows);
     // SAFETY: every input has a vector of its own in each block.
     unsafe { multiply(set, &product, grad_input) };
+}
+
+/// A product that reads its weights where they lie, if images are few: the same sums, bit for bit.
+fn in_place_if_few<'a>(
+    product: Product<'a>,
+    in_place: fn(Source<'a>) -> Broadcast<'a>,
+) -> Product<'a> {
+    match product.a {
+        Broadcast::Matrix(weights) if product.vectors <= FEW_BLOCKS => Product {
+            a: in_place(weights),
+            ..product
+        },
+        _ => product,
+    }
 }
 
 /// Weights, a row for each input.

@@ -64,6 +64,8 @@ pub(crate) enum Broadcast<'a> {
     Matrix(Source<'a>),
     /// One packed over its whole depth, in panels as high as the tile.
     Packed(&'a [f32]),
+    /// A matrix with the values of each step in one piece, read where it lies.
+    Columns(Source<'a>),
     /// A matrix with each row in one piece, read where it lies.
     Rows(Source<'a>),
     /// Activations in lanes, a row for each feature, a step of the sum for each image.
@@ -340,6 +342,8 @@ impl<E: Epilogue> Product<'_, E> {
     pub(super) fn block_depth(&self, depth: usize) -> usize {
         let most = match (self.a, self.b) {
             (_, Vectors::Rows(rows)) if rows.depth_stride.is_multiple_of(CROWDED_STRIDE) => DEPTH,
+            // As by packed weights, to the last bit.
+            (Broadcast::Rows(_), Vectors::Lanes(_)) => DEPTH,
             (Broadcast::Rows(_), _) => ROWS_DEPTH,
             _ => DEPTH,
         };
@@ -364,7 +368,7 @@ impl<E: Epilogue> Product<'_, E> {
         let a = match self.a {
             Broadcast::Matrix(_) => rows,
             Broadcast::Packed(_) => 0,
-            Broadcast::Rows(_) | Broadcast::Lanes(_) => tile_rows,
+            Broadcast::Columns(_) | Broadcast::Rows(_) | Broadcast::Lanes(_) => tile_rows,
         };
         let b = match self.b {
             Vectors::Matrix(_) => vectors * LANES,
@@ -390,7 +394,9 @@ impl<E: Epilogue> Product<'_, E> {
             ..
         } = self;
         match self.a {
-            Broadcast::Matrix(source) | Broadcast::Rows(source) => source.check(rows, depth),
+            Broadcast::Matrix(source) | Broadcast::Columns(source) | Broadcast::Rows(source) => {
+                source.check(rows, depth);
+            }
             Broadcast::Packed(values) => {
                 assert_eq!(values.len(), packed_len(rows, depth, tile_rows));
             }

@@ -23,6 +23,9 @@ pub(super) struct Task<'a, E> {
     pub(super) scratch: &'a mut [f32],
 }
 
+/// Steps ahead at which values of columns are asked for: some hundred nanoseconds.
+const COLUMNS_AHEAD: usize = 64;
+
 /// One block of the sum: where the operands of a tile lie.
 #[derive(Clone, Copy)]
 struct Operands {
@@ -113,7 +116,8 @@ impl<E: Epilogue> Task<'_, E> {
     fn panel_stays(&self) -> bool {
         matches!(
             (self.product.a, self.product.b),
-            (Broadcast::Lanes(_), _) | (Broadcast::Rows(_), Vectors::Matrix(_) | Vectors::Rows(_))
+            (Broadcast::Columns(_) | Broadcast::Lanes(_), _)
+                | (Broadcast::Rows(_), Vectors::Matrix(_) | Vectors::Rows(_))
         )
     }
 
@@ -181,6 +185,15 @@ impl<E: Epilogue> Task<'_, E> {
                     inner_stride: source.depth_stride,
                 }
             }
+            // Values of this panel, some steps on; the line where they end, for the one where they begin
+            // is that where the panel before ended.
+            (Broadcast::Columns(_), _) if strip == 0 => Ahead {
+                start: operands
+                    .a
+                    .wrapping_add(panel * ROWS + ROWS - 1 + COLUMNS_AHEAD * operands.a_outer),
+                outer_stride: operands.a_outer,
+                inner_stride: 0,
+            },
             // The rows that stand behind these, over the last tiles.
             (Broadcast::Matrix(source), Vectors::Lanes(_))
                 if [source.depth_stride, source.across_stride] == [1, operands.inner] =>
@@ -228,7 +241,7 @@ impl<E: Epilogue> Task<'_, E> {
         let for_a = match a {
             Broadcast::Matrix(_) => self.panels.len() * ROWS * count,
             Broadcast::Packed(_) => 0,
-            Broadcast::Rows(_) | Broadcast::Lanes(_) => ROWS * count,
+            Broadcast::Columns(_) | Broadcast::Rows(_) | Broadcast::Lanes(_) => ROWS * count,
         };
         let (for_a, for_b) = self.scratch.split_at_mut(for_a);
 
@@ -260,6 +273,17 @@ impl<E: Epilogue> Task<'_, E> {
                 let first = first_row * depth + start * ROWS;
                 let first = values.as_ptr().wrapping_add(first);
                 (first, ROWS * depth, 1, 0, None, count)
+            }
+            Broadcast::Columns(source) => {
+                let stride = source.depth_stride;
+                let last = last_is_partial.then(|| {
+                    // SAFETY: as above.
+                    unsafe { pack_block(isa, &source, whole_panels * ROWS, steps, ROWS, for_a) };
+                    (for_a.as_ptr(), 1, ROWS)
+                });
+                let offset = start * stride + first_row;
+                let first = source.values.as_ptr().wrapping_add(offset);
+                (first, ROWS, 1, stride, last, 1)
             }
             Broadcast::Rows(source) => {
                 let stride = source.across_stride;
