@@ -42,7 +42,7 @@ impl Model {
     }
 
     /// Goes through a task's images batch by batch, and has `each` take logits or predictions of every one
-    /// until it breaks off. Batches of one image go by kernels of their own where the net allows it.
+    /// until it breaks off. Batches of a few images go by kernels of their own where the net allows it.
     pub(crate) fn infer(
         &mut self,
         task: usize,

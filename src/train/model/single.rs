@@ -1,5 +1,6 @@
 //! One image at a time: the net's layers one after the other by the kernels for a single image, without
-//! the tape's lanes, of which one image would fill a sixteenth.
+//! the tape's lanes, of which one image would fill a sixteenth. A few images go one after the other: lanes
+//! would be a quarter full at most.
 
 use taskweave_kernels::batch_norm::{self, BatchNormShape, Normalization};
 use taskweave_kernels::conv2d::Conv2dShape;
@@ -14,6 +15,10 @@ use super::{Model, TaskNet};
 use crate::nn::LayerSpec;
 use crate::ops::Precision;
 use crate::tensor::TensorSpec;
+
+/// Images of a batch that are computed one by one: lanes take as long as six of the nets of the experiments,
+/// dense or sparse, or longer.
+const FEW_IMAGES: usize = 4;
 
 /// What is kept from image to image.
 #[derive(Default)]
@@ -104,16 +109,16 @@ impl Prepared {
 impl Model {
     /// Whether logits are computed image by image.
     pub(super) fn is_single(&self) -> bool {
-        self.batch == 1 && self.precision == Precision::F32
+        self.batch <= FEW_IMAGES && self.precision == Precision::F32
     }
 
-    /// Computes the logits of a task's batch of one image, and nothing else. They differ in the last bits
+    /// Computes the logits of a task's batch of a few images, and nothing else. They differ in the last bits
     /// from those of a [`forward`](Self::forward) pass.
     pub(super) fn forward_single(&mut self, task: usize) {
         let count = self.tasks.len();
         let net = &mut self.tasks[task];
-        let images = net.tape.value(net.network.images);
-        debug_assert_eq!(images.spec().images(), 1);
+        let images = net.tape.value(net.network.images).spec().images();
+        debug_assert!(images <= FEW_IMAGES);
         let Single {
             inverse_deviation,
             prepared,
@@ -124,14 +129,29 @@ impl Model {
             *prepared = Prepared::of(net, self.weights_version);
         }
         single::stay_awake();
-        let image = images.data().iter().step_by(LANES);
-        for (pixel, &value) in prepared.image.iter_mut().zip(image) {
-            *pixel = value;
+        for image in 0..images {
+            prepared.compute(net, inverse_deviation, image, images);
         }
-        let (mut now, input) = (&prepared.image[..], net.spec.input.dims());
+    }
+}
+
+impl Prepared {
+    /// Computes the logits of one of so many images.
+    fn compute(
+        &mut self,
+        net: &mut TaskNet,
+        inverse_deviation: &mut Vec<f32>,
+        image: usize,
+        images: usize,
+    ) {
+        let pixels = net.tape.value(net.network.images).data();
+        for (pixel, lanes) in self.image.iter_mut().zip(pixels.chunks_exact(LANES)) {
+            *pixel = lanes[image];
+        }
+        let (mut now, input) = (&self.image[..], net.spec.input.dims());
         let mut before = &input[..];
         let (mut parameter, mut state) = (0, 0);
-        for (spec, layer) in net.spec.layers.iter().zip(&mut prepared.layers) {
+        for (spec, layer) in net.spec.layers.iter().zip(&mut self.layers) {
             let Layer {
                 dims,
                 parameters,
@@ -154,7 +174,7 @@ impl Model {
             let weights = Weights {
                 stored,
                 averages,
-                ordered: prepared.weights.get(parameter).and_then(Option::as_ref),
+                ordered: self.weights.get(parameter).and_then(Option::as_ref),
             };
             if compute(spec, before, &weights, inverse_deviation, now, values) {
                 now = values;
@@ -163,10 +183,11 @@ impl Model {
             before = dims;
         }
         let logits = net.tape.value_mut(net.network.logits);
-        logits.respec(&TensorSpec::lanes([1, now.len()]));
+        logits.respec(&TensorSpec::lanes([images, now.len()]));
         let (vectors, _) = logits.data_mut().as_chunks_mut::<LANES>();
         for (vector, &logit) in vectors.iter_mut().zip(now) {
-            *vector = [logit; LANES];
+            // Lanes without an image are finite, too.
+            vector[image..].fill(logit);
         }
     }
 }
@@ -375,18 +396,25 @@ mod tests {
     fn one_image_at_a_time_gives_the_logits_of_a_batch() {
         let net = net();
         let features = net.input.features();
-        let pixels: Vec<u8> = (0..3 * features).map(|at| (at * 37 % 256) as u8).collect();
-        let labels = [0; 3];
+        let count = 7;
+        let pixels: Vec<u8> = (0..count * features)
+            .map(|at| (at * 37 % 256) as u8)
+            .collect();
+        let labels = vec![0; count];
         let images = TaskImages::new(&pixels, &labels, features, 5).unwrap();
         // Dense kernels, then sparse ones.
         for one_in in [1, 10] {
             let mut single = model(&net, 1, one_in);
             assert!(single.is_single());
             let found = logits(&mut single, &images);
-            let mut together = model(&net, 3, one_in);
+            // Batches of four and three.
+            let mut few = model(&net, FEW_IMAGES, one_in);
+            assert!(few.is_single());
+            assert_eq!(logits(&mut few, &images), found);
+            let mut together = model(&net, count, one_in);
             assert!(!together.is_single());
             let expected = logits(&mut together, &images);
-            assert_eq!(found.len(), 15);
+            assert_eq!(found.len(), 5 * count);
             for (found, expected) in found.iter().zip(&expected) {
                 let bound = 1e-5 * expected.abs().max(1.0);
                 assert!((found - expected).abs() <= bound, "{found} {expected}");
