@@ -38,6 +38,7 @@ use crate::gemm::scratch::with_scratch;
 use crate::isa::Isa;
 use crate::lanes::{blocks, check, lanes_len};
 pub use crate::naive::Conv2dShape;
+use crate::pool;
 use crate::shared::{Shared, is_streamed};
 use crate::window::Window;
 
@@ -176,6 +177,13 @@ pub fn forward_max_pool(
         check("argmax", argmax.len(), pooled.len());
     }
     if pooled.is_empty() {
+        return;
+    }
+    if pooling.leaves_threads_idle() {
+        with_scratch(lanes_len(shape.images, shape.output_features()), |y| {
+            forward(set, shape, layer, x, y);
+            pool::max_forward(set, pooling.shape(), y, pooled, argmax);
+        });
         return;
     }
     let by = (shape, Method::of(shape));

@@ -1,8 +1,10 @@
 //! Every convolution against the naive reference in f64, on every instruction set of the machine.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use taskweave_kernels::check::{Tolerance, assert_close_each, noise};
 use taskweave_kernels::conv2d::{self, Conv2dShape, Gradients, MaxPooled, Recorded};
 use taskweave_kernels::dense::{Activation, Affine};
@@ -149,6 +151,14 @@ fn check(set: InstructionSet, shape: &Conv2dShape, relu: bool) {
     }
 }
 
+static ONE_THREAD: LazyLock<ThreadPool> = LazyLock::new(|| pool_of(1));
+static MANY_THREADS: LazyLock<ThreadPool> = LazyLock::new(|| pool_of(3));
+
+fn pool_of(threads: usize) -> ThreadPool {
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.expect("a few threads")
+}
+
 /// A convolution with pooling is the convolution, then pooling of what it gave.
 fn check_pooled(set: InstructionSet, shape: &Conv2dShape, pool: Window, relu: bool) {
     let size = shape.output();
@@ -173,9 +183,16 @@ fn check_pooled(set: InstructionSet, shape: &Conv2dShape, pool: Window, relu: bo
     let mut y = vec![f32::NAN; lanes_len(images, features)];
     let mut argmax = vec![0; y.len()];
     conv2d::forward_max_pool(set, shape, layer, pool, &x, &mut y, None);
-    let alone = std::mem::replace(&mut y, vec![f32::NAN; lanes_len(images, features)]);
-    conv2d::forward_max_pool(set, shape, layer, pool, &x, &mut y, Some(&mut argmax));
-    assert_eq!(y, alone, "with the places");
+    // Whole blocks, and the two apart where threads outnumber them.
+    let [one, many] = [&ONE_THREAD, &MANY_THREADS].map(|threads| {
+        let (mut y, mut argmax) = (vec![f32::NAN; y.len()], vec![0; y.len()]);
+        let places = Some(&mut argmax[..]);
+        threads.install(|| conv2d::forward_max_pool(set, shape, layer, pool, &x, &mut y, places));
+        (y, argmax)
+    });
+    assert_eq!(one, many, "by one thread, and by many");
+    assert_eq!(y, one.0, "with the places");
+    argmax.copy_from_slice(&one.1);
     let mut before = vec![f32::NAN; lanes_len(images, shape.output_features())];
     conv2d::forward(set, shape, layer, &x, &mut before);
     let rows = unpacked(set, images, &before, shape.output_features());
@@ -350,8 +367,7 @@ fn the_same_numbers_at_any_number_of_threads() {
     let set = dispatch::active();
     let shape = shape(70, [3, 10], [7, 7], window([3, 3], [1, 1], Padding::Same));
     let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        pool.unwrap().install(|| {
+        pool_of(threads).install(|| {
             let x = packed(set, 70, &noise(1, 70 * shape.input_features()));
             let weights = noise(2, shape.weights());
             let layer = Affine {

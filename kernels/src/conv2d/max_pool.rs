@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::Conv2dShape;
 use crate::isa::Isa;
-use crate::lanes::LANES;
+use crate::lanes::{LANES, blocks, lanes_len};
 use crate::pool::{MAX_PLACES, MaxGradient, PoolShape, WindowRows, max_row, unpool_block};
 use crate::shared::is_streamed;
 use crate::window::{Axis, Window};
@@ -43,6 +43,9 @@ pub(crate) struct Pooled<'a> {
     pub(crate) relu: bool,
 }
 
+/// Floats of a convolution's output at most, 16 MB, that is stored to let more threads compute it.
+const MOST_STORED: usize = 4 << 20;
+
 impl Pooling {
     /// How a window moves over the output of a convolution.
     ///
@@ -65,6 +68,19 @@ impl Pooling {
             },
             axes: window.axes([height, width]),
         }
+    }
+
+    /// Whether there are fewer blocks of images than threads. A task has a whole one: it is then better to
+    /// convolve by rows and to pool by channels, which gives the same values, unless what lies between
+    /// is large. (By sparse weights it takes as long either way.)
+    pub(super) fn leaves_threads_idle(&self) -> bool {
+        let stored = lanes_len(self.shape.images, self.shape.input_features());
+        blocks(self.shape.images) < rayon::current_num_threads() && stored <= MOST_STORED
+    }
+
+    /// What is pooled.
+    pub(super) fn shape(&self) -> &PoolShape {
+        &self.shape
     }
 
     /// Floats of the output for one block of images.
