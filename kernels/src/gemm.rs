@@ -5,7 +5,8 @@
 //! operands come from. [`gemm`] packs both from any strides, but for a left matrix whose rows are each
 //! in one piece, which it reads where it lies, and with it such a right matrix, where a copy would not be
 //! faster. A dense layer ([`dense`](crate::dense)) reads its activations as they lie, since the lane layout
-//! is a packed operand, and packs only its weights, or, for their gradient, one of the activations.
+//! is a packed operand, and packs only its weights, not even those where images are few, or, for their
+//! gradient, one of the activations.
 //!
 //! The scheme is that of Goto and van de Geijn, *Anatomy of High-Performance Matrix Multiplication*
 //! (2008), with the blocks of one operand read in place where they lie in lanes already.

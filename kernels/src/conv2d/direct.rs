@@ -1,10 +1,10 @@
 //! The direct form: every product of the convolution, summed in registers.
 //!
-//! A tile is a few channels of the result by a few neighbouring pixels of one row, each pixel a
-//! vector of sixteen images; where all channels are few, more pixels. The sum of a tile runs over all source channels and all taps without
-//! leaving the registers: at each step it reads one vector per pixel, straight out of the source,
-//! and broadcasts one weight per channel. Nothing is copied and nothing padded: pixels at the edge,
-//! which have fewer taps, are tiles of their own.
+//! A tile is a few channels of the result by a few neighbouring pixels of one row, more where all
+//! channels are few, each pixel a vector of sixteen images. The sum of a tile runs over all source
+//! channels and all taps without leaving the registers: at each step it reads one vector per pixel,
+//! straight out of the source, and broadcasts one weight per channel. Nothing is copied and nothing
+//! padded: pixels at the edge, which have fewer taps, are tiles of their own.
 //!
 //! Weights are packed once per call, `[panel][source channel][kernel row][kernel column][rows]`, so
 //! that a tile reads them in order.
