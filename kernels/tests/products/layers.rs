@@ -9,23 +9,20 @@ use taskweave_kernels::naive;
 
 use crate::{exact, magnitudes, shapes};
 
-fn any_dense() -> impl Strategy<Value = DenseShape> {
+/// Images, inputs and outputs.
+fn any_dense() -> impl Strategy<Value = [usize; 3]> {
     let features = || prop_oneof![0_usize..70, 100_usize..140, 500_usize..530];
     let images = prop_oneof![0_usize..70, 120_usize..140];
-    (images, features(), features()).prop_map(|(images, inputs, outputs)| DenseShape {
-        images,
-        inputs,
-        outputs,
-    })
+    (images, features(), features()).prop_map(Into::into)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn dense_matches_naive(shape in any_dense()) {
+    fn dense_matches_naive(size in any_dense()) {
         for &set in dispatch::all() {
-            check_dense(set, shape);
+            check_dense(set, size);
         }
     }
 }
@@ -48,12 +45,12 @@ fn out_of_lanes(set: InstructionSet, images: usize, features: usize, lanes: &[f3
     rows
 }
 
-fn check_dense(set: InstructionSet, shape: DenseShape) {
-    let DenseShape {
+fn check_dense(set: InstructionSet, [images, inputs, outputs]: [usize; 3]) {
+    let shape = DenseShape {
         images,
         inputs,
         outputs,
-    } = shape;
+    };
     let x = noise(1, images * inputs);
     let weights = noise(2, inputs * outputs);
     let bias = noise(3, outputs);
@@ -123,15 +120,8 @@ fn check_dense(set: InstructionSet, shape: DenseShape) {
 #[test]
 fn dense_matches_naive_around_every_edge() {
     for &set in dispatch::all() {
-        for [images, inputs, outputs] in shapes() {
-            check_dense(
-                set,
-                DenseShape {
-                    images,
-                    inputs,
-                    outputs,
-                },
-            );
+        for size in shapes() {
+            check_dense(set, size);
         }
     }
 }
@@ -139,16 +129,9 @@ fn dense_matches_naive_around_every_edge() {
 #[test]
 fn dense_matches_naive_where_long_sums_are_cut_into_parts() {
     // The steps of the last part are fewer, or the rows more than those of a task, or the parts many.
-    for [images, inputs, outputs] in [[17, 4_096, 3], [33, 6_150, 300], [1, 40_000, 10]] {
+    for size in [[17, 4_096, 3], [33, 6_150, 300], [1, 40_000, 10]] {
         for &set in dispatch::all() {
-            check_dense(
-                set,
-                DenseShape {
-                    images,
-                    inputs,
-                    outputs,
-                },
-            );
+            check_dense(set, size);
         }
     }
 }
