@@ -332,6 +332,14 @@ fn a_task_is_exported_and_pictures_are_classified() {
         );
     }
     assert_eq!(by_file.lines().count(), 4);
+    let floats = place("floats.npy");
+    npy::save(&floats, &shape, &[0.0_f32; 3 * 784]).unwrap();
+    let output = taskweave(&["predict", &model, &floats, "--task", "Digit"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        format!("taskweave: {floats}: it holds float32 values, and uint8 are needed\n")
+    );
     fs::write(pictures.join("2.png"), "no picture").unwrap();
     let input = pictures.to_str().unwrap();
     let output = taskweave(&["predict", &model, input, "--task", "Digit"]);

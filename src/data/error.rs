@@ -94,6 +94,9 @@ pub enum FormatError {
         /// The names of those that are there.
         found: String,
     },
+    /// A file that is one array is not what is needed.
+    #[error(transparent)]
+    NpyFile(#[from] NpyError),
     /// An array is not what its name says.
     #[error("its array {array}: {source}")]
     Npy {

@@ -294,7 +294,8 @@ fn in_file(path: &Path, reason: NpyError) -> NpyError {
     }
 }
 
-fn read_file(path: &Path) -> Result<Array<'static>, NpyError> {
+/// [`read`] whose errors do not name the file.
+pub(super) fn read_file(path: &Path) -> Result<Array<'static>, NpyError> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     let mut reader = BufReader::new(file);

@@ -22,12 +22,8 @@ pub fn read_images(
     let extension = path.extension().and_then(|extension| extension.to_str());
     let (dims, values) = match extension {
         Some("npy") => {
-            let failed = |source| FormatError::Npy {
-                array: "of the file".to_owned(),
-                source,
-            };
-            let found = npy::read(path).map_err(failed)?;
-            let values = PixelStore::from(found.u8().map_err(failed)?.to_vec());
+            let found = npy::read_file(path)?;
+            let values = PixelStore::from(found.u8()?.to_vec());
             (found.shape().to_vec(), values)
         }
         Some("npz") => Npz::open(path)?.bytes(array)?,
