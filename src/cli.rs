@@ -27,7 +27,7 @@ pub use failure::Failure;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use taskweave_kernels::{conv2d, dispatch, sparse};
 
 /// Trains image classifiers on an ordinary CPU, and shows whether one network can do the work of
@@ -71,7 +71,8 @@ enum Command {
 
 /// Runs the program on the arguments of the process.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = options_take_negative_numbers(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match dispatch_command(&arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -79,6 +80,16 @@ pub fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// So that what an option says of its values is what is said of `-1`, too.
+fn options_take_negative_numbers(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let is_option = arg.get_long().is_some() && arg.get_action().takes_values();
+            arg.allow_negative_numbers(is_option)
+        })
+        .mut_subcommands(options_take_negative_numbers)
 }
 
 fn dispatch_command(command: &Command) -> Result<(), Failure> {
@@ -114,6 +125,12 @@ fn with_threads<T: Send>(
         .build()
         .map_err(|error| Failure::error(format!("cannot start the threads: {error}")))?
         .install(work)
+}
+
+/// A seed from the command line.
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("a whole number from 0 to {} is wanted", u64::MAX))
 }
 
 /// A number of threads from the command line.

@@ -274,6 +274,58 @@ fn label_files_that_are_none_end_a_report_with_a_sentence() {
 }
 
 #[test]
+fn what_is_no_model_file_is_refused_with_a_sentence() {
+    let folder = TempDir::new().unwrap();
+    let array = folder.path().join("x.npy");
+    npy::save(&array, &[2], &[0_u8, 1]).unwrap();
+    let (array, path) = (array.to_str().unwrap(), folder.path().to_str().unwrap());
+    for command in [&["inspect"][..], &["predict", "--task", "Digit"]] {
+        for (model, part) in [
+            (array, "x.npy: it is no model file, or a damaged one ("),
+            (path, "it is a folder, and a model file is needed"),
+        ] {
+            let mut args = command.to_vec();
+            args.push(model);
+            args.extend((command[0] == "predict").then_some(array));
+            assert_fails(folder.path(), 1, &args, &[part]);
+        }
+    }
+}
+
+/// Not by a hint at how to give a file of that name.
+#[test]
+fn negative_numbers_are_refused_as_other_numbers_are() {
+    for (args, wanted) in [
+        (
+            &["run", "quickstart", "--seed", "-1"][..],
+            "a whole number from 0",
+        ),
+        (
+            &["run", "quickstart", "--epochs", "-1"],
+            "a number of epochs",
+        ),
+        (
+            &["predict", "m", "x", "--batch", "-1"],
+            "a number of images",
+        ),
+        (&["bench", "gemm", "--threads", "-1"], "a number of threads"),
+        (
+            &["report", "--digits", "-1", "a", "b"],
+            "-1 is not in 0..=100",
+        ),
+    ] {
+        let output = program(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let text = stderr(&output);
+        assert!(
+            text.starts_with("error: invalid value '-1' for '--"),
+            "{text}"
+        );
+        assert!(text.contains(wanted), "{text}");
+    }
+}
+
+#[test]
 fn an_unknown_experiment_is_wrong_usage() {
     let folder = tempfile::tempdir().unwrap();
     let parts = ["no experiment \"quickstrat\" (did you mean \"quickstart\"?)"];

@@ -9,7 +9,7 @@ use super::owner_args::percentile;
 use super::progress::{EpochProgress, Style};
 use super::run::{epoch_count, task_images};
 use super::story::tell;
-use super::{Failure, data as data_command, thread_count, with_threads};
+use super::{Failure, data as data_command, seed, thread_count, with_threads};
 use crate::data::{ImageSet, read_own};
 use crate::experiment::{AddSettings, NewTask, StoredModel, TaskData};
 
@@ -41,7 +41,7 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "N", value_parser = epoch_count)]
     epochs: Option<usize>,
     /// Seed of all random choices
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
     seed: u64,
     /// Folder that has, or gets, the datasets [default: TASKWEAVE_HOME, then the user's cache]
     #[arg(long, value_name = "DIR")]

@@ -36,12 +36,7 @@ pub struct ReportArgs {
     predicted: PathBuf,
 
     /// Decimal places of the scores
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 2,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "N", default_value_t = 2)]
     #[arg(value_parser = clap::value_parser!(u16).range(0..=100))]
     digits: u16,
 

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::owner_args::OwnerArgs;
 use super::progress::{EpochProgress, Style};
 use super::story::tell;
-use super::{Failure, data as data_command, interrupt, thread_count, with_threads};
+use super::{Failure, data as data_command, interrupt, seed, thread_count, with_threads};
 use crate::data::{self, Dataset, ImageSet};
 use crate::experiment::{
     self, Answer, Checkpoints, Estimate, Experiment, ExperimentError, ModelOutcome, OutputFolder,
@@ -30,7 +30,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Seed of all random choices [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = seed)]
     seed: Option<u64>,
     /// Threads to compute on; the results are the same for any number [default: all]
     #[arg(long, value_name = "N", value_parser = thread_count)]

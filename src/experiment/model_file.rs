@@ -108,15 +108,16 @@ pub(super) fn metadata(text: String) -> HashMap<String, String> {
 
 /// A file's tensors and the text of its metadata.
 pub(super) fn parse(bytes: &[u8]) -> Result<(SafeTensors<'_>, String), String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let damaged = |error| format!("it is no model file, or a damaged one ({error})");
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(damaged)?;
     let text = header
         .metadata()
         .as_ref()
         .and_then(|metadata| metadata.get(METADATA_KEY));
     match text {
         Some(text) => Ok((tensors, text.clone())),
-        None => Err("it is no file of this program".to_owned()),
+        None => Err("it is a safetensors file of another program".to_owned()),
     }
 }
 
@@ -125,7 +126,10 @@ pub(super) fn read<T>(
     path: &Path,
     read: impl FnOnce(&[u8]) -> Result<T, String>,
 ) -> Result<T, ExperimentError> {
-    let mapped = MappedBytes::open(path).map_err(|error| error.to_string());
+    let mapped = match path.is_dir() {
+        true => Err("it is a folder, and a model file is needed".to_owned()),
+        false => MappedBytes::open(path).map_err(|error| error.to_string()),
+    };
     let result = mapped.and_then(|bytes| read(bytes.as_slice()));
     result.map_err(|reason| ExperimentError::ModelFile {
         path: path.to_owned(),
