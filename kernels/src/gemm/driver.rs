@@ -40,9 +40,12 @@ const PACKED_STRIDE: usize = 1024;
 /// lines follow one another.
 const FEW_ROWS: usize = 512;
 
-/// Rows of a task that packs rows, whole panels of every tile: 42 · 512 · 4 B = 86 KB. A thousand are then
-/// 24 tasks, which two to eight threads share evenly.
+/// Rows of a task where vectors pass, at least, whole panels of every tile: 42 · 512 · 4 B = 86 KB. A thousand are
+/// then 24 tasks, which eight threads share evenly.
 const PACKED_ROWS: usize = 42;
+
+/// Tasks for each thread to aim at where rows are packed: the more rows a task has, the less often vectors pass.
+const THREAD_TASKS: usize = 4;
 
 /// Vectors of such a task, which pass once for its rows: the more there are, the less often rows are packed.
 const PASSING_VECTORS: usize = 64;
@@ -195,7 +198,7 @@ pub(crate) unsafe fn multiply<E: Epilogue>(
             let splits = LEAST_TASKS.div_ceil(vectors.div_ceil(task_vectors));
             (rows.div_ceil(splits).max(PACKED_ROWS), task_vectors)
         }
-        _ => (PACKED_ROWS, PASSING_VECTORS),
+        _ => (product.passed_rows(tile_rows), PASSING_VECTORS),
     };
     let task_panels = task_rows.div_ceil(tile_rows);
     let task_strips = (task_vectors / tile_vectors).max(1);
@@ -356,6 +359,19 @@ impl<E: Epilogue> Product<'_, E> {
         let vector = self.block_depth(self.depth) * LANES * size_of::<f32>();
         let held = (processor::second_level_cache() / 2 / vector.max(1)).min(HELD_VECTORS);
         (held / tile_vectors).max(1) * tile_vectors
+    }
+
+    /// Rows, in whole tiles, that vectors pass in one task; packed ones stay in a quarter of a core's second-level
+    /// cache.
+    fn passed_rows(&self, tile_rows: usize) -> usize {
+        let Broadcast::Matrix(_) = self.a else {
+            return PACKED_ROWS;
+        };
+        let row = self.block_depth(self.depth) * size_of::<f32>();
+        let held = processor::second_level_cache() / 4 / row.max(1) / tile_rows * tile_rows;
+        let tasks = THREAD_TASKS * rayon::current_num_threads();
+        let splits = tasks.div_ceil(self.vectors.div_ceil(PASSING_VECTORS));
+        self.rows.div_ceil(splits).min(held).max(PACKED_ROWS)
     }
 
     /// Floats of memory for a task of so many rows, in whole panels, and vectors, in whole strips.
