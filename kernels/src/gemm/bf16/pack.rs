@@ -12,6 +12,10 @@ use crate::lanes::LANES;
 /// Pairs of one square of 16 by 16 values.
 const PAIRS: usize = LANES / 2;
 
+/// Steps ahead at which rows of a matrix are asked for, of which so many run side by side that the hardware does
+/// not follow them.
+const STEPS_AHEAD: usize = 64;
+
 /// How the pairs of a panel lie.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -241,7 +245,10 @@ impl Operand<'_> {
                         if row < used {
                             let from = from.wrapping_add(row * matrix.row_stride);
                             *vector = match matrix.col_stride {
-                                1 => isa.load_first_ptr(from, steps),
+                                1 => {
+                                    isa.prefetch(from.wrapping_add(STEPS_AHEAD));
+                                    isa.load_first_ptr(from, steps)
+                                }
                                 stride => load_apart(isa, from, stride, steps),
                             };
                         }
