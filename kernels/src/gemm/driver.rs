@@ -1,10 +1,10 @@
 //! The blocked loops around the micro-kernel.
 //!
-//! The result is cut into a fixed grid of tasks, whatever the number of threads: each value is summed
-//! by one task in one order, so the result is the same bit for bit on any number of them. A task
-//! walks through the summed dimension in blocks of at most [`DEPTH`] steps. For each it packs
-//! its part of an operand that is neither packed yet nor read where it lies, which then stays in its core's
-//! second-level cache, and runs the micro-kernel over every panel of rows and every strip of vectors. The
+//! The result is cut into a grid of tasks. Each value is summed by one task in one order, whatever the grid,
+//! so the result is the same bit for bit on any number of threads. A task walks through the summed dimension
+//! in blocks of at most [`DEPTH`] steps. For each it packs its part of an operand that is neither packed yet
+//! nor read where it lies, which then stays in its core's second-level cache, and runs the micro-kernel over
+//! every panel of rows and every strip of vectors. The
 //! operand that many tasks share streams past.
 
 use std::ops::Range;
