@@ -4,8 +4,7 @@
 //! so the result is the same bit for bit on any number of threads. A task walks through the summed dimension
 //! in blocks of at most [`DEPTH`] steps. For each it packs its part of an operand that is neither packed yet
 //! nor read where it lies, which then stays in its core's second-level cache, and runs the micro-kernel over
-//! every panel of rows and every strip of vectors. The
-//! operand that many tasks share streams past.
+//! every panel of rows and every strip of vectors. The operand that many tasks share streams past.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,11 +43,12 @@ const FEW_ROWS: usize = 512;
 /// then 24 tasks, which eight threads share evenly.
 const PACKED_ROWS: usize = 42;
 
-/// Tasks for each thread to aim at where rows are packed: the more rows a task has, the less often vectors pass.
-const THREAD_TASKS: usize = 4;
-
 /// Vectors of such a task, which pass once for its rows: the more there are, the less often rows are packed.
 const PASSING_VECTORS: usize = 64;
+
+/// Tasks for each thread to aim at where vectors pass packed rows: the more rows a task has, the less often they
+/// pass.
+const THREAD_TASKS: usize = 4;
 
 /// Vectors of a task that keeps them while all rows pass, at most.
 const HELD_VECTORS: usize = 8;
@@ -195,8 +195,7 @@ pub(crate) unsafe fn multiply<E: Epilogue>(
         Vectors::Matrix(_) | Vectors::Rows(_) => {
             // All rows at once where the vectors alone are enough tasks.
             let task_vectors = product.held_vectors(tile_vectors);
-            let splits = LEAST_TASKS.div_ceil(vectors.div_ceil(task_vectors));
-            (rows.div_ceil(splits).max(PACKED_ROWS), task_vectors)
+            (product.task_rows(LEAST_TASKS, task_vectors), task_vectors)
         }
         _ => (product.passed_rows(tile_rows), PASSING_VECTORS),
     };
@@ -361,8 +360,14 @@ impl<E: Epilogue> Product<'_, E> {
         (held / tile_vectors).max(1) * tile_vectors
     }
 
-    /// Rows, in whole tiles, that vectors pass in one task; packed ones stay in a quarter of a core's second-level
-    /// cache.
+    /// Rows of each of about so many tasks, each of so many vectors.
+    fn task_rows(&self, tasks: usize, task_vectors: usize) -> usize {
+        let splits = tasks.div_ceil(self.vectors.div_ceil(task_vectors));
+        self.rows.div_ceil(splits).max(PACKED_ROWS)
+    }
+
+    /// Rows of a task that vectors pass. Packed ones stay in a quarter of a core's second-level cache, in whole
+    /// tiles, too.
     fn passed_rows(&self, tile_rows: usize) -> usize {
         let Broadcast::Matrix(_) = self.a else {
             return PACKED_ROWS;
@@ -370,8 +375,8 @@ impl<E: Epilogue> Product<'_, E> {
         let row = self.block_depth(self.depth) * size_of::<f32>();
         let held = processor::second_level_cache() / 4 / row.max(1) / tile_rows * tile_rows;
         let tasks = THREAD_TASKS * rayon::current_num_threads();
-        let splits = tasks.div_ceil(self.vectors.div_ceil(PASSING_VECTORS));
-        self.rows.div_ceil(splits).min(held).max(PACKED_ROWS)
+        self.task_rows(tasks, PASSING_VECTORS)
+            .min(held.max(PACKED_ROWS))
     }
 
     /// Floats of memory for a task of so many rows, in whole panels, and vectors, in whole strips.
