@@ -244,7 +244,7 @@ fn tile_unit() -> Option<amx::Unit> {
 pub fn all() -> &'static [InstructionSet] {
     static ALL: OnceLock<Vec<InstructionSet>> = OnceLock::new();
     ALL.get_or_init(|| {
-        #[allow(unused_mut)]
+        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
         let mut sets = vec![InstructionSet(Set::Portable)];
         #[cfg(target_arch = "x86_64")]
         {
@@ -293,7 +293,7 @@ mod tests {
             names.pop();
             assert!(all()[all().len() - 1].has_bf16());
         }
-        #[allow(unused_mut)]
+        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
         let mut expected = vec!["portable"];
         #[cfg(target_arch = "x86_64")]
         {

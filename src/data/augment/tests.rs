@@ -246,8 +246,10 @@ fn the_changes_of_a_key_never_change() {
     assert_eq!(choices.collect::<Vec<_>>(), CHOICES);
 }
 
-#[allow(clippy::type_complexity)]
-const CHOICES: [([isize; 2], bool, Range<usize>, Range<usize>); 3] = [
+/// Shifts, whether it is mirrored, and the rows and columns that are cut out.
+type Chosen = ([isize; 2], bool, Range<usize>, Range<usize>);
+
+const CHOICES: [Chosen; 3] = [
     ([1, 3], true, 8..16, 0..5),
     ([-2, 3], false, 18..26, 0..7),
     ([4, 4], true, 20..28, 0..5),
